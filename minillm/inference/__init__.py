@@ -1,0 +1,1 @@
+r"""Using a trained model: sampling, generation, evaluation, and caches of other kinds."""

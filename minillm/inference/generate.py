@@ -1,0 +1,116 @@
+r"""Write on: one token at a time, with a cache."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from minillm.inference import sampling
+
+
+def stream(
+    model: Any,
+    token_ids: Int[Tensor, "B T"],
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    generator: torch.Generator | None = None,
+    padding_mask: Bool[Tensor, "B T"] | None = None,
+    stop_ids: Iterable[int] | None = None,
+    pad_id: int = 0,
+) -> Iterator[Int[Tensor, "B"]]:
+    r"""Yield the next token of every row, again and again.
+
+    The prompt goes through the model once; after that each step feeds only the newest token, and the cache
+    remembers the rest.
+
+    Args:
+        model: with `model(token_ids, padding_mask, positions, cache)` and `model.new_cache(batch_size, capacity)`.
+        token_ids: prompts, (B, T), int64, T at least 1; pad on the left where lengths differ.
+        max_new_tokens: steps at most, at least 0.
+        temperature: 0.0 = greedy.
+        top_k: keep the k likeliest; None = no limit.
+        top_p: keep the likeliest up to this mass; None = no limit.
+        min_p: keep tokens at least this share as likely as the best; None = no limit.
+        generator: source of randomness; None means torch's global one.
+        padding_mask: (B, T), bool, True = real token; the last column must be real.
+        stop_ids: a row is finished once it has produced one of these; the stream ends when all rows are. None = never.
+        pad_id: what a finished row gets.
+    Returns: an iterator over (B,) int64 tensors.
+    Raises:
+        ValueError: if an argument is out of range.
+    Source: Radford et al. 2019, section 2.
+    Lesson: 09.
+    """
+    batch_size, seq_len = token_ids.shape
+    if seq_len < 1 or max_new_tokens < 0:
+        raise ValueError(f"token_ids {tuple(token_ids.shape)}, max_new_tokens={max_new_tokens}: "
+                         "use at least one prompt token (e.g. bos) and a count of at least 0")
+    if padding_mask is not None and not bool(padding_mask[:, -1].all()):
+        raise ValueError("padding_mask: the last column must be real tokens; pad prompts on the left")
+    # The last sampled token never goes back in, so the cache need not hold it.
+    cache = model.new_cache(batch_size, max(seq_len + max_new_tokens - 1, seq_len))
+    stops = torch.tensor(sorted(stop_ids) if stop_ids else [], dtype=torch.int64, device=token_ids.device)
+    finished = torch.zeros(batch_size, dtype=torch.bool, device=token_ids.device)
+    new_ids = token_ids
+    for _ in range(max_new_tokens):
+        with torch.inference_mode():
+            logits = model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1]
+            next_ids = sampling.sample(
+                logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
+            next_ids = next_ids.masked_fill(finished, pad_id)
+            finished = finished | torch.isin(next_ids, stops)
+        yield next_ids.clone()  # made outside of inference mode: an ordinary tensor
+        if len(stops) and bool(finished.all()):
+            return
+        new_ids = next_ids[:, None]
+        if padding_mask is not None:
+            padding_mask = torch.cat([padding_mask, torch.ones_like(padding_mask[:, :1])], dim=1)
+
+
+def generate(
+    model: Any,
+    token_ids: Int[Tensor, "B T"],
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    generator: torch.Generator | None = None,
+    padding_mask: Bool[Tensor, "B T"] | None = None,
+    stop_ids: Iterable[int] | None = None,
+    pad_id: int = 0,
+) -> Int[Tensor, "B T_all"]:
+    r"""Write max_new_tokens tokens after each prompt and return prompt and text together.
+
+    Args:
+        model: as in `stream`.
+        token_ids: prompts, (B, T), int64; pad on the left where lengths differ.
+        max_new_tokens: tokens to add.
+        temperature: 0.0 = greedy.
+        top_k: keep the k likeliest; None = no limit.
+        top_p: keep the likeliest up to this mass; None = no limit.
+        min_p: keep tokens at least this share as likely as the best; None = no limit.
+        generator: source of randomness; None means torch's global one.
+        padding_mask: (B, T), bool, True = real token.
+        stop_ids: as in `stream`.
+        pad_id: what a finished row is filled with.
+    Returns: (B, T + new), int64, the prompt first; always max_new_tokens new columns, padded with pad_id.
+    Raises:
+        ValueError: if an argument is out of range.
+    Source: Radford et al. 2019, section 2.
+    Lesson: 09.
+    """
+    steps = list(stream(
+        model, token_ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        generator=generator, padding_mask=padding_mask, stop_ids=stop_ids, pad_id=pad_id))
+    written = torch.stack(steps, dim=1) if steps else token_ids[:, :0]
+    missing = max_new_tokens - written.shape[1]
+    padding = token_ids.new_full((len(token_ids), missing), pad_id)
+    return torch.cat([token_ids, written, padding], dim=1)

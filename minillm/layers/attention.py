@@ -1,0 +1,93 @@
+r"""Attention as a module: one class for multi-head, grouped-query and multi-query attention."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from minillm.layers import fused, heads, masks, paths, recorder, rope, sdpa
+
+Rule = Callable[[Tensor, Tensor], Tensor]
+
+
+class Attention(nn.Module):
+    r"""Self-attention with H query heads that share Hk key/value heads.
+
+    Hk = H is multi-head, Hk = 1 multi-query, anything between grouped-query attention. What a query may see and what
+    is added to its scores are rules on positions, handed in: the class knows neither windows nor ALiBi.
+
+    Args:
+        d_model: D.
+        n_heads: H.
+        n_kv_heads: Hk, divides n_heads.
+        head_dim: Dh.
+        mask_rule: (q_positions, kv_positions) -> bool (..., Tq, Tk); None means causal.
+        bias_rule: (q_positions, kv_positions) -> float (..., H, Tq, Tk), added to the scores; None means nothing.
+        qkv_bias: whether q_proj, k_proj and v_proj have biases.
+        o_bias: whether o_proj has one.
+    Raises:
+        ValueError: if n_kv_heads does not divide n_heads.
+    Source: Vaswani et al. 2017, section 3.2; Ainslie et al. 2023 (GQA), section 2.2.
+    Lesson: 02.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        n_kv_heads: int,
+        head_dim: int,
+        *,
+        mask_rule: Rule | None = None,
+        bias_rule: Rule | None = None,
+        qkv_bias: bool = False,
+        o_bias: bool = False,
+    ):
+        super().__init__()
+        if n_heads % n_kv_heads:
+            raise ValueError(f"n_kv_heads={n_kv_heads}: use a divisor of n_heads={n_heads}")
+        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
+        self.q_proj = nn.Linear(d_model, n_heads * head_dim, bias=qkv_bias)
+        self.k_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=qkv_bias)
+        self.v_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=qkv_bias)
+        self.o_proj = nn.Linear(n_heads * head_dim, d_model, bias=o_bias)
+        self.mask_rule, self.bias_rule = mask_rule, bias_rule
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        positions: Int[Tensor, "*b T"],
+        angles: Float[Tensor, "*a T half"] | None = None,
+        cache: Any = None,
+    ) -> Float[Tensor, "B T D"]:
+        r"""Let each token read from the tokens it may see.
+
+        Args:
+            x: (B, T, D), float.
+            positions: (T,) or (B, T), int; -1 = padding.
+            angles: RoPE's, (T, Dh / 2) or (B, T, Dh / 2); None = no rotation.
+            cache: a layer cache, which is appended to; None = no cache.
+        Returns: (B, T, D), dtype of x.
+        """
+        q = heads.split_heads(self.q_proj(x), self.n_heads)
+        k = heads.split_heads(self.k_proj(x), self.n_kv_heads)
+        v = heads.split_heads(self.v_proj(x), self.n_kv_heads)
+        if angles is not None:
+            if angles.dim() == 3:
+                angles = angles[:, None]  # the same for every head
+            q, k = rope.apply_rope(q, angles), rope.apply_rope(k, angles)
+        kv_positions = positions
+        if cache is not None:
+            k, v, kv_positions = cache.append(k, v, positions)
+        if self.n_kv_heads != self.n_heads:
+            n_repeats = self.n_heads // self.n_kv_heads
+            k, v = heads.repeat_kv(k, n_repeats), heads.repeat_kv(v, n_repeats)
+        mask = (self.mask_rule or masks.causal_mask)(positions, kv_positions)
+        if mask.dim() == 3:
+            mask = mask[:, None]
+        attn_bias = None if self.bias_rule is None else self.bias_rule(positions, kv_positions)
+        if recorder.recording():
+            recorder.report("attn_weights", sdpa.attention_weights(q, k, mask, attn_bias))
+        attend = fused.fused_sdpa if paths.use_fused() else sdpa.sdpa
+        return self.o_proj(heads.merge_heads(attend(q, k, v, mask, attn_bias)))

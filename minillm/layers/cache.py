@@ -1,0 +1,79 @@
+r"""The contiguous key/value cache of one layer."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class KVCache:
+    r"""Keys, values and positions of the tokens seen so far, in memory taken once.
+
+    Two writes into a cache of capacity 5 (columns are slots; `.` is free):
+
+        start                 .  .  .  .  .     length 0
+        append 3 tokens       k0 k1 k2 .  .     length 3, returns k0 k1 k2
+        append 1 token        k0 k1 k2 k3 .     length 4, returns k0 k1 k2 k3
+        append 2 tokens       ValueError: 6 > capacity 5; nothing is written
+
+    Keys are stored as they come, that is rotated. Padding is stored too, with position -1, which every mask hides.
+
+    Args:
+        batch_size: B.
+        n_kv_heads: Hk.
+        capacity: tokens a sequence, at least 1.
+        head_dim: Dh.
+        dtype: of the stored keys and values.
+        device: where they live.
+    Raises:
+        ValueError: if a size is less than 1.
+    Source: Pope et al. 2022, Efficiently Scaling Transformer Inference, section 2.1.
+    Lesson: 10.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        n_kv_heads: int,
+        capacity: int,
+        head_dim: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ):
+        sizes = dict(batch_size=batch_size, n_kv_heads=n_kv_heads, capacity=capacity, head_dim=head_dim)
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name}={value}: use at least 1")
+        self.capacity = capacity
+        self.length = 0
+        shape = (batch_size, n_kv_heads, capacity, head_dim)
+        self._k = torch.zeros(shape, dtype=dtype, device=device)
+        self._v = torch.zeros(shape, dtype=dtype, device=device)
+        self._positions = torch.full((batch_size, capacity), -1, dtype=torch.int64, device=device)
+
+    def append(
+        self, k: Float[Tensor, "B Hk T Dh"], v: Float[Tensor, "B Hk T Dh"], positions: Int[Tensor, "*b T"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Write the new tokens after the old ones and return everything so far.
+
+        Args:
+            k: keys of the new tokens, (B, Hk, T, Dh), cast to the cache's dtype.
+            v: values, the same shape.
+            positions: (T,) or (B, T), int; -1 = padding.
+        Returns: keys and values so far, (B, Hk, length, Dh) in k's dtype, and their positions, (B, length).
+        Raises:
+            ValueError: if the tokens do not fit, or their shape is not the cache's.
+        """
+        end = self.length + k.shape[2]
+        if end > self.capacity:
+            raise ValueError(
+                f"k has {k.shape[2]} tokens: with the {self.length} cached ones that is more than capacity="
+                f"{self.capacity}; make the cache larger with new_cache(batch_size, capacity)"
+            )
+        want = (self._k.shape[0], self._k.shape[1], k.shape[2], self._k.shape[3])
+        if k.shape != want or v.shape != want:
+            raise ValueError(f"k {tuple(k.shape)}, v {tuple(v.shape)}: this cache takes {want} (B, Hk, T, Dh)")
+        self._k[:, :, self.length : end] = k
+        self._v[:, :, self.length : end] = v
+        self._positions[:, self.length : end] = positions
+        self.length = end
+        return self._k[:, :, :end].to(k.dtype), self._v[:, :, :end].to(v.dtype), self._positions[:, :end]

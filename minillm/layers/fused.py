@@ -1,0 +1,89 @@
+r"""The same functions as the lessons build, each as one or two kernels of torch: same arguments, same results, faster.
+
+`paths.use_fused()` says whether a part may take them; a test compares every pair.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def fused_sdpa(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    attn_bias: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    r"""`sdpa.sdpa` by torch's fused kernel, or, for training on the CPU, by three plain ones.
+
+    On a CPU the fused kernel's backward pass is several times slower than matmul, softmax, matmul.
+
+    Args:
+        q: queries, (..., Tq, Dh), float.
+        k: keys, (..., Tk, Dh), float.
+        v: values, (..., Tk, Dv), float.
+        mask: broadcasts to (..., Tq, Tk), bool, True = may attend.
+        attn_bias: broadcasts to (..., Tq, Tk), added to the scaled scores.
+        scale: factor on the dot products; None means 1 / sqrt(Dh).
+    Returns: (..., Tq, Dv), dtype of q; zeros for a query that may attend nowhere.
+    Source: PyTorch documentation, scaled_dot_product_attention.
+    Lesson: 02.
+    """
+    if mask is not None and attn_bias is not None:
+        attn_bias = attn_bias.masked_fill(~mask, float("-inf"))
+    allowed = mask if attn_bias is None else attn_bias.to(q.dtype)
+    if q.is_cuda or not torch.is_grad_enabled():
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale)
+    else:
+        scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+        if attn_bias is not None:
+            scores = scores + allowed
+        elif mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        out = scores.softmax(dim=-1) @ v
+    # A query without a single key came out as nan (or as nothing, depending on the kernel); it is zeros by our rule.
+    return out if mask is None else out.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0)
+
+
+def fused_layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    r"""`norms.layer_norm` by torch's kernel.
+
+    Args:
+        x: (..., D), float.
+        weight: (D,).
+        bias: (D,), or None.
+        eps: added to the variance, inside the root.
+    Returns: (..., D), dtype of x.
+    Source: PyTorch documentation, layer_norm.
+    Lesson: 05.
+    """
+    return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+
+
+def fused_rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+    r"""`norms.rms_norm` by torch's own function.
+
+    Args:
+        x: (..., D), float.
+        weight: (D,).
+        eps: added to the mean square, inside the root.
+    Returns: (..., D), dtype of x.
+    Source: PyTorch documentation, rms_norm.
+    Lesson: 05.
+    """
+    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+def fused_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    r"""`loss.cross_entropy` by torch's kernel.
+
+    Args:
+        logits: (..., V), float.
+        targets: (...), int64; -100 = no loss here.
+    Returns: mean over the counted targets, a scalar, nats.
+    Source: PyTorch documentation, cross_entropy.
+    Lesson: 07.
+    """
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-100)

@@ -1,0 +1,1 @@
+r"""The assembly: blocks and models; the only readers of `ModelConfig`."""
