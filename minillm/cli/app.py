@@ -1,0 +1,60 @@
+r"""The typer application, put together from the files of this folder.
+
+A module `minillm/cli/NAME.py` with a function `NAME_command` is the command NAME: its parameters are the options, its
+docstring is the help, and the docstring's first sentence stands in the list of commands. These modules import nothing
+heavy at the top (torch, matplotlib, jupyter stay inside the functions), so that `python -m minillm --help` answers at
+once.
+"""
+
+import importlib
+import pkgutil
+import sys
+from typing import Annotated
+
+import typer
+
+import minillm
+import minillm.cli
+
+
+def command_names() -> list[str]:
+    r"""The modules of this folder that hold a command, in alphabetical order."""
+    return [
+        name
+        for _, name, _ in pkgutil.iter_modules(minillm.cli.__path__)
+        if hasattr(importlib.import_module(f"minillm.cli.{name}"), f"{name}_command")
+    ]
+
+
+def show_version(wanted: bool) -> None:
+    r"""Print the version and stop, if it was asked for."""
+    if wanted:
+        print(minillm.__version__)
+        raise typer.Exit()
+
+
+VersionFlag = Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")]
+
+
+def app_callback(version: VersionFlag = False) -> None:
+    r"""Build a small GPT part by part, train it, and talk to it."""
+
+
+def build_app() -> typer.Typer:
+    r"""The application with every command of this folder."""
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.callback()(app_callback)
+    for name in command_names():
+        module = importlib.import_module(f"minillm.cli.{name}")
+        app.command(name)(getattr(module, f"{name}_command"))
+    return app
+
+
+def run() -> None:
+    r"""Run the command line; an error that tells the user what to change is printed without a traceback."""
+    try:
+        build_app()()
+    except (ValueError, FileNotFoundError) as error:
+        if sys.flags.dev_mode:
+            raise
+        sys.exit(f"minillm: {error}\n(python -X dev -m minillm ... shows where this comes from)")
