@@ -190,7 +190,7 @@ class ModelConfig:
                 data[name] = kind(**data[name])
             return cls(**data)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"data={data!r}: not a model config ({error}); write it with ModelConfig.to_dict") from error
+            raise ValueError(f"data={data!r}: not a model config ({error}); write it with to_dict()") from error
 
 
 def _llama_like(**sizes: Any) -> dict[str, Any]:

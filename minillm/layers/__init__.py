@@ -1,1 +1,1 @@
-r"""The parts of a model: pure functions first, then thin modules; they take tensors and plain numbers, never a config."""
+r"""The parts of a model: pure functions first, then thin modules; tensors and plain numbers in, never a config."""

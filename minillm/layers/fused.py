@@ -31,20 +31,25 @@ def fused_sdpa(
     Source: PyTorch documentation, scaled_dot_product_attention.
     Lesson: 02.
     """
-    if mask is not None and attn_bias is not None:
-        attn_bias = attn_bias.masked_fill(~mask, float("-inf"))
-    allowed = mask if attn_bias is None else attn_bias.to(q.dtype)
+    empty = None
+    if mask is not None:
+        # A query without a single key would be nan in the softmax and in every gradient: let it look, then zero it.
+        empty = ~mask.any(dim=-1, keepdim=True)
+        mask = mask | empty
+    if attn_bias is not None:
+        attn_bias = attn_bias.to(q.dtype)
+        if mask is not None:
+            attn_bias = attn_bias.masked_fill(~mask, float("-inf"))
     if q.is_cuda or not torch.is_grad_enabled():
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale)
+        out = F.scaled_dot_product_attention(q, k, v, mask if attn_bias is None else attn_bias, scale=scale)
     else:
         scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
         if attn_bias is not None:
-            scores = scores + allowed
+            scores = scores + attn_bias
         elif mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         out = scores.softmax(dim=-1) @ v
-    # A query without a single key came out as nan (or as nothing, depending on the kernel); it is zeros by our rule.
-    return out if mask is None else out.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0)
+    return out if empty is None else out.masked_fill(empty, 0.0)
 
 
 def fused_layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:

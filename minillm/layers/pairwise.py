@@ -4,7 +4,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 
-def broadcast_pairwise(a: Shaped[Tensor, "*batch n"], b: Shaped[Tensor, "*#batch m"]) -> Shaped[Tensor, "*out n m"]:
+def broadcast_pairwise(a: Shaped[Tensor, "*rows n"], b: Shaped[Tensor, "*columns m"]) -> Shaped[Tensor, "*out n m"]:
     r"""Subtract every element of b from every element of a.
 
     `a` becomes a column and `b` a row; broadcasting stretches both to a table: out[i, j] = a[i] - b[j].

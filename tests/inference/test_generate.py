@@ -1,0 +1,115 @@
+r"""Generation against a loop without a cache; the filters against sorting by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillm.config import Rope, preset
+from minillm.inference.generate import generate, stream
+from minillm.inference.sampling import apply_temperature, min_p_filter, sample, top_k_filter, top_p_filter
+from minillm.model.gpt import GPT
+
+
+def make(seed):
+    torch.manual_seed(seed)
+    model = GPT(preset("tiny", vocab_size=23, d_model=16, n_heads=2, n_kv_heads=1, head_dim=8, position=Rope())).eval()
+    for p in model.parameters():
+        p.data += 0.3 * torch.randn_like(p)
+    return model
+
+
+def test_greedy_equals_recomputing_everything(fresh_seed):
+    model = make(fresh_seed)
+    ids = prompt = torch.randint(0, 23, (3, 4))
+    for _ in range(10):
+        ids = torch.cat([ids, model(ids)[:, -1:].argmax(-1)], dim=1)
+    got = generate(model, prompt, 10, temperature=0.0)
+    assert torch.equal(got, ids) and got.dtype == torch.int64
+    assert torch.equal(torch.stack(list(stream(model, prompt, 10, temperature=0.0)), 1), ids[:, 4:])
+
+
+def test_left_padded_batch_equals_one_by_one(fresh_seed):
+    model = make(fresh_seed)
+    rows = [torch.randint(0, 23, (1, n)) for n in (2, 5, 3)]
+    ids = torch.cat([torch.nn.functional.pad(row, (5 - row.shape[1], 0)) for row in rows])
+    padding_mask = torch.arange(5) >= torch.tensor([[3], [0], [2]])
+    got = generate(model, ids, 8, temperature=0.0, padding_mask=padding_mask)
+    for row, out in zip(rows, got, strict=True):
+        assert torch.equal(generate(model, row, 8, temperature=0.0)[0, row.shape[1] :], out[5:])
+
+
+def test_stop_ids_fill_finished_rows_and_keep_the_shape(fresh_seed):
+    model = make(fresh_seed)
+    prompt = torch.randint(0, 23, (4, 3))
+    free = generate(model, prompt, 9, temperature=0.0)
+    stop = int(free[0, 5])
+    got = generate(model, prompt, 9, temperature=0.0, stop_ids=[stop], pad_id=22)
+    assert got.shape == free.shape
+    for a, b in zip(free[:, 3:].tolist(), got[:, 3:].tolist(), strict=True):
+        end = a.index(stop) + 1 if stop in a else 9
+        assert b == a[:end] + [22] * (9 - end)
+
+
+def test_sampling_is_seeded_and_follows_the_distribution(fresh_seed):
+    model = make(fresh_seed)
+    prompt = torch.randint(0, 23, (1, 3)).expand(4000, 3)
+    draws = [generate(model, prompt, 1, generator=torch.Generator().manual_seed(7))[:, -1] for _ in range(2)]
+    assert torch.equal(*draws)
+    share = torch.bincount(draws[0], minlength=23) / 4000
+    want = model(prompt[:1])[0, -1].softmax(-1)
+    assert float((share - want).abs().sum()) / 2 < 0.06  # total variation; chance alone gives about 0.03
+
+
+def test_nothing_is_left_behind(fresh_seed):
+    model = make(fresh_seed)
+    prompt = torch.randint(0, 23, (1, 3))
+    before = prompt.clone()
+    out = generate(model, prompt, 0)
+    assert torch.equal(out, prompt) and torch.equal(prompt, before)
+    assert not generate(model, prompt, 2).is_inference()
+    assert torch.is_grad_enabled()
+
+
+def test_bad_arguments_are_named():
+    model, ids = make(0), torch.zeros(1, 2, dtype=torch.int64)
+    for kwargs, message in ((dict(temperature=-1.0), "temperature=-1"), (dict(top_k=0), "top_k=0"),
+                            (dict(top_p=0.0), r"top_p=0\.0"), (dict(min_p=1.5), r"min_p=1\.5"),
+                            (dict(padding_mask=torch.tensor([[True, False]])), "padding_mask")):
+        with pytest.raises(ValueError, match=message):
+            generate(model, ids, 1, **kwargs)
+    with pytest.raises(ValueError, match="max_new_tokens=-1"):
+        generate(model, ids, -1)
+    with pytest.raises(ValueError, match="at least one prompt token"):
+        generate(model, ids[:, :0], 1)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=9, unique=True), st.integers(1, 12), st.floats(0.01, 1.0))
+def test_filters_equal_sorting_by_hand(row, top_k, share):
+    logits = torch.tensor([row], dtype=torch.float64)
+    probs = [math.exp(x) / math.fsum(map(math.exp, row)) for x in row]
+    order = sorted(range(len(row)), key=lambda i: -row[i])
+    nucleus, mass = [], 0.0
+    for i in order:
+        if mass < share - 1e-12:
+            nucleus.append(i)
+        mass += probs[i]
+    kept = {
+        "k": set(order[:top_k]),
+        "p": set(nucleus),
+        "min": {i for i in order if probs[i] >= share * max(probs)},
+    }
+    got = {"k": top_k_filter(logits, top_k), "p": top_p_filter(logits, share), "min": min_p_filter(logits, share)}
+    for name, want in kept.items():
+        assert {i for i in range(len(row)) if got[name][0, i] > -math.inf} == want
+        assert all(got[name][0, i] == logits[0, i] for i in want)
+
+
+def test_temperature_and_greedy():
+    logits = torch.tensor([[1.0, 3.0, 3.0]])
+    assert apply_temperature(logits, 0.5).tolist() == [[2.0, 6.0, 6.0]]
+    assert sample(logits, temperature=0.0).tolist() == [1]
+    with pytest.raises(ValueError, match="temperature=0"):
+        apply_temperature(logits, 0.0)

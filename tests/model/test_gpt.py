@@ -1,0 +1,191 @@
+r"""The assembled model against a second writing of it, and the promises of its interface."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillm.config import (
+    Alibi,
+    AttentionOptions,
+    Glu,
+    Init,
+    Learned,
+    Mlp,
+    ModelConfig,
+    NoPosition,
+    Norm,
+    Rope,
+    Sinusoidal,
+    preset,
+)
+from minillm.layers import paths, recorder
+from minillm.model.gpt import GPT
+
+VARIANTS = {
+    "gpt2": dict(ffn=Mlp(40, "gelu_tanh", bias=True), attention=AttentionOptions(True, True)),
+    "llama": dict(ffn=Glu(24), norm=Norm("rms", 1e-6), position=Rope(500.0), tie_embeddings=False, n_kv_heads=2),
+    "multi-query": dict(ffn=Mlp(16, "relu_squared"), position=Sinusoidal(), n_kv_heads=1),
+    "alibi": dict(ffn=Mlp(16), position=Alibi()),
+    "window": dict(ffn=Mlp(16), position=Rope(), attention=AttentionOptions(window=3)),
+    "post-norm": dict(ffn=Mlp(16), residual="post", position=NoPosition()),
+}
+
+
+def small(variant, **changes):
+    sizes = dict(vocab_size=31, max_seq_len=24, d_model=20, n_layers=3, n_heads=4, n_kv_heads=4, head_dim=6,
+                 init=Init(0.5, 0.3, "plain"))
+    model = GPT(ModelConfig(**sizes | VARIANTS[variant] | changes)).eval().double()
+    for p in model.parameters():  # norms and biases too, so that a forgotten one is seen
+        p.data += 0.1 * torch.randn_like(p)
+    return model
+
+
+def second_writing(model, ids):
+    r"""A decoder written from the state dict with torch's own attention; left to right, one row at a time."""
+    c, w = model.config, model.state_dict()
+    eps, t = c.norm.eps, ids.shape[1]
+
+    def norm(x, name):
+        if c.norm.kind == "rms":
+            return F.rms_norm(x, x.shape[-1:], w[f"{name}.weight"], eps)
+        return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w.get(f"{name}.bias"), eps)
+
+    def linear(x, name):
+        return F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
+
+    def turn(x):
+        freq = c.position.base ** (-torch.arange(0, c.head_dim, 2).double() / c.head_dim)
+        z = torch.view_as_complex(torch.stack(x.chunk(2, -1), -1).contiguous())
+        z = z * torch.polar(torch.ones(()).double(), torch.arange(t)[:, None] * freq)
+        return torch.cat([z.real, z.imag], -1)
+
+    x = w["tok_emb.weight"][ids]
+    if isinstance(c.position, Learned):
+        x = x + w["pos_emb.weight"][:t]
+    for i in range(c.n_layers):
+        b = f"blocks.{i}"
+        h = norm(x, f"{b}.attn_norm")
+        q, k, v = (
+            linear(h, f"{b}.attn.{p}_proj").unflatten(-1, (-1, c.head_dim)).transpose(1, 2) for p in "qkv"
+        )
+        if isinstance(c.position, Rope):
+            q, k = turn(q), turn(k)
+        a = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        x = x + linear(a.transpose(1, 2).flatten(2), f"{b}.attn.o_proj")
+        h = norm(x, f"{b}.ffn_norm")
+        if isinstance(c.ffn, Glu):
+            h = F.silu(linear(h, f"{b}.ffn.gate_proj")) * linear(h, f"{b}.ffn.up_proj")
+        else:
+            h = F.gelu(linear(h, f"{b}.ffn.up_proj"), approximate="tanh")
+        x = x + linear(h, f"{b}.ffn.down_proj")
+    head = w["tok_emb.weight"] if c.tie_embeddings else w["lm_head.weight"]
+    return norm(x, "final_norm") @ head.T
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "llama"])
+def test_logits_equal_a_second_writing(variant, fresh_seed):
+    torch.manual_seed(fresh_seed)
+    model, ids = small(variant), torch.randint(0, 31, (3, 11))
+    torch.testing.assert_close(model(ids), second_writing(model, ids), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(ids), model.lm_head(model.hidden(ids)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@given(chunks=st.lists(st.integers(1, 5), min_size=1, max_size=4), seed=st.integers(0, 2**31))
+def test_cached_equals_uncached_for_every_chunking(variant, chunks, seed):
+    torch.manual_seed(seed)
+    model, n = small(variant), sum(chunks)
+    ids, cache = torch.randint(0, 31, (2, n)), None
+    cache = model.new_cache(2, n)
+    pieces = [model(part, cache=cache) for part in ids.split(chunks, dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_padded_row_equals_the_row_alone_cached_or_not(variant, side, fresh_seed):
+    torch.manual_seed(fresh_seed)
+    model = small(variant)
+    real = torch.tensor([4, 9, 1])
+    order = torch.arange(9) if side == "right" else torch.arange(8, -1, -1)
+    padding_mask = order < real[:, None]
+    ids = torch.randint(0, 31, (3, 9))
+    batch = model(ids, padding_mask=padding_mask)
+    cache = model.new_cache(3, 9)
+    chunked = torch.cat([
+        model(ids[:, :5], padding_mask=padding_mask[:, :5], cache=cache),
+        model(ids[:, 5:], padding_mask=padding_mask, cache=cache)], dim=1)
+    for row in range(3):
+        alone = model(ids[row][padding_mask[row]][None])[0]
+        torch.testing.assert_close(batch[row][padding_mask[row]], alone)
+        torch.testing.assert_close(chunked[row][padding_mask[row]], alone)
+    assert torch.isfinite(batch).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_logit_depends_on_a_later_token(variant, fresh_seed):
+    torch.manual_seed(fresh_seed)
+    model, ids = small(variant), torch.randint(0, 31, (1, 10))
+    changed = ids.clone()
+    changed[0, 6] = (ids[0, 6] + 1) % 31
+    difference = (model(ids) - model(changed)).abs().amax(-1)[0]
+    assert (difference[:6] == 0).all() and difference[6] > 0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_plain_path_equals_fused(variant, fresh_seed):
+    torch.manual_seed(fresh_seed)
+    model, ids = small(variant), torch.randint(0, 31, (2, 8))
+    with paths.plain_path():
+        plain = model(ids)
+    torch.testing.assert_close(plain, model(ids))
+
+
+def test_given_positions_are_used(fresh_seed):
+    torch.manual_seed(fresh_seed)
+    model, ids = small("gpt2"), torch.randint(0, 31, (2, 4))
+    torch.testing.assert_close(model(ids, positions=torch.arange(4)), model(ids))
+    assert (model(ids, positions=torch.tensor([0, 1, 2, 7])) - model(ids))[:, 3].abs().max() > 1e-3
+
+
+def test_recorder_sees_every_layer_and_nothing_afterwards(fresh_seed):
+    torch.manual_seed(fresh_seed)
+    model, ids = small("llama"), torch.randint(0, 31, (2, 5))
+    with recorder.record() as tape:
+        hidden = model.hidden(ids)
+    assert [w.shape for w in tape["attn_weights"]] == [(2, 4, 5, 5)] * 3
+    assert len(tape["residual"]) == 4
+    torch.testing.assert_close(model.final_norm(tape["residual"][-1]), hidden)
+    model(ids)
+    assert len(tape["residual"]) == 4
+
+
+def test_bad_input_is_named():
+    model = small("gpt2")
+    ids = torch.zeros(2, 5, dtype=torch.int64)
+    with pytest.raises(ValueError, match="max_seq_len=24"):
+        model(torch.zeros(1, 25, dtype=torch.int64))
+    with pytest.raises(ValueError, match="position 24"):
+        model(ids, positions=torch.tensor([0, 1, 2, 3, 24]))
+    with pytest.raises(ValueError, match="padding_mask"):
+        model(ids, padding_mask=torch.ones(2, 4, dtype=torch.bool))
+    with pytest.raises((ValueError, TypeError), match="padding_mask"):  # under pytest the shape checker is first
+        model(ids, padding_mask=torch.ones(2, 5, dtype=torch.int64))
+    with pytest.raises(ValueError, match="positions"):
+        model(ids, positions=torch.arange(4))
+
+
+def test_dropout_is_for_training_only(fresh_seed):
+    torch.manual_seed(fresh_seed)
+    model, ids = small("gpt2", dropout=0.5), torch.randint(0, 31, (2, 5))
+    assert torch.equal(model(ids), model(ids))
+    model.train()
+    assert not torch.equal(model(ids), model(ids))
+
+
+def test_the_same_generator_gives_the_same_weights(fresh_seed):
+    models = [GPT(preset("tiny"), torch.Generator().manual_seed(fresh_seed)) for _ in range(2)]
+    for a, b in zip(*(m.parameters() for m in models), strict=True):
+        assert torch.equal(a, b)
