@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 Fact = tuple[Mapping[str, str], ...]
-Choices = tuple[tuple[float, str], ...]
+Choices = tuple[tuple[int | float, str], ...]
 
 
 @dataclass(frozen=True)

@@ -117,9 +117,10 @@ class StoryLanguage:
         Returns: nats; minus infinity if the text is not a story.
         Lesson: 01.
         """
-        if not self.check(text).ok:
+        words = split_words(text)
+        log_probs = [reading.log_prob for reading in parse_words(self.grammar, words).derivations]
+        if not log_probs or join_words(words) != text:
             return -math.inf
-        log_probs = [reading.log_prob for reading in self.parse(text).derivations]
         largest = max(log_probs)
         return largest + math.log(math.fsum(math.exp(value - largest) for value in log_probs))
 
@@ -136,7 +137,7 @@ class StoryLanguage:
         verdict = self.check(text)
         if not verdict.ok:
             raise ValueError(f"text must be a story, but {verdict.why}")
-        return self.parse(text).derivations[0].words
+        return dict(self.parse(text).derivations[0].words)
 
     def check(self, text: str) -> StoryVerdict:
         r"""Judge whether a text is a story and, if not, say where it goes wrong and why.

@@ -19,20 +19,15 @@ class Reading:
     Args:
         rest: the symbols still to come, the next one first; never a rule in front.
         log_prob: of the choices made so far, in nats.
-        rows: for each fact bound so far, its row.
+        words: for each slot whose fact is bound, its word.
         slots: for each word read, the slot it fills, or "".
     Lesson: 01.
     """
 
     rest: tuple[str, ...]
     log_prob: float = 0.0
-    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
     slots: tuple[str, ...] = ()
-
-    @property
-    def words(self) -> dict[str, str]:
-        r"""The words of all slots whose fact is bound."""
-        return {slot: word for row in self.rows.values() for slot, word in row.items()}
 
 
 @dataclass(frozen=True)
@@ -80,13 +75,9 @@ def _read_word(grammar: Grammar, reading: Reading, word: str) -> list[Reading]:
     after = replace(reading, rest=rest, slots=(*reading.slots, slot))
     if slot in reading.words:
         return [after] if reading.words[slot] == word else []
-    fact = next(name for name, rows in grammar.facts.items() if slot in rows[0])
-    rows = grammar.facts[fact]
-    return [
-        replace(after, rows={**reading.rows, fact: row}, log_prob=reading.log_prob - math.log(len(rows)))
-        for row in rows
-        if row[slot] == word
-    ]
+    rows = next(rows for rows in grammar.facts.values() if slot in rows[0])
+    log_prob = reading.log_prob - math.log(len(rows))
+    return [replace(after, words={**reading.words, **row}, log_prob=log_prob) for row in rows if row[slot] == word]
 
 
 def parse_words(grammar: Grammar, words: Sequence[str]) -> Parse:
