@@ -9,12 +9,14 @@ from typing import Any
 
 from minillm.course import mine
 from minillm.course.catalogue import exercise_named, exercises
-from minillm.course.exercise import Exercise
+from minillm.course.exercise import PACKAGE, Exercise
 from minillm.course.shelf import current_shelf
 from minillm.course.source import solution_source, stub_source
 from minillm.course.tables import Table
 from minillm.course.verdict import Verdict
 
+# The caller is the first frame of none of these; wrappers that check types stand in between when tests run.
+BETWEEN = (PACKAGE, "jaxtyping", "beartype")
 # What the learner last defined: after a failed check the name in the notebook holds the reference.
 _last_seen: dict[str, Callable[..., Any]] = {}
 
@@ -127,7 +129,8 @@ def _look(exercise: Exercise, namespace: dict[str, Any]) -> tuple[Any, Verdict |
         return None, Verdict("missing", text)
     value = namespace[exercise.name]
     if not _is_reference(exercise, value):
-        _last_seen[exercise.id] = value
+        if callable(value):
+            _last_seen[exercise.id] = value
     elif exercise.id in _last_seen:
         value = _last_seen[exercise.id]
     else:
@@ -166,7 +169,10 @@ def _is_reference(exercise: Exercise, value: Any) -> bool:
 
 def _caller() -> dict[str, Any]:
     r"""The global names of whoever called the public function, in a notebook or a script."""
-    return sys._getframe(2).f_globals
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", PACKAGE).partition(".")[0] in BETWEEN:
+        frame = frame.f_back
+    return frame.f_globals
 
 
 def _shell() -> Any:

@@ -183,8 +183,9 @@ def run_case(exercise: Exercise, function: Callable[..., Any], case: Case, secon
     call = function if exercise.probe is None else lambda *a, **k: exercise.probe(function, *a, **k)
     printed = io.StringIO()
     endless = False
-    with contextlib.redirect_stdout(printed), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(exercise.seed)
+    rng_state = torch.get_rng_state()
+    torch.default_generator.manual_seed(exercise.seed)
+    with contextlib.redirect_stdout(printed):
         try:
             value = call_within(seconds, lambda: call(*args, **kwargs))
         except KeyboardInterrupt:
@@ -193,6 +194,8 @@ def run_case(exercise: Exercise, function: Callable[..., Any], case: Case, secon
             value, endless = None, True
         except BaseException as error:  # sys.exit() in a learner's function is his error, not our end
             value = error
+        finally:
+            torch.set_rng_state(rng_state)
     with pristine():
         before = list(enumerate(case.args)) + list(case.kwargs.items())
         changed = [key for key, old in before if first_difference(old, _at(args, kwargs, key), EXACT)]

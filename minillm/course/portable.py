@@ -34,7 +34,8 @@ def portable_source(exercise: Exercise, function: Callable[..., Any]) -> str:
         raise ValueError(f"{exercise.name} is defined inside another function; define it at the left margin of a cell")
     collected = _Collector(function.__globals__, exercise)
     collected.add_source(function.__name__, function)
-    parts = [f'r"""Your own {exercise.name}, kept by check("{exercise.id}")."""', "\n".join(dict.fromkeys(collected.imports)), *collected.pieces]
+    title = f'r"""Your own {exercise.name}, kept by check("{exercise.id}")."""'
+    parts = [title, "\n".join(dict.fromkeys(collected.imports)), *collected.pieces]
     if function.__name__ not in (exercise.name, "<lambda>"):
         parts.append(f"{exercise.name} = {function.__name__}")
     text = "\n\n".join(part for part in parts if part) + "\n"

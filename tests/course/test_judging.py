@@ -116,7 +116,7 @@ def test_endless_loop_is_stopped(in_thread: bool) -> None:
 
 
 def test_inputs_are_as_drawn_for_the_next_call() -> None:
-    r"""Each call gets copies: a function that spoils its inputs spoils nothing for the mistakes that it is compared with."""
+    r"""Each call gets copies: what one function spoils, no other meets."""
     assert judged(lambda x, n: x.mul_(-1.0)).kind in ("mutated", "values")
     assert judged(lambda x, n: x * -1.0).mistake == "minus"
 
@@ -151,7 +151,8 @@ def test_tensor_subclass_that_equals_everything_does_not_pass() -> None:
         @classmethod
         def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = super().__torch_function__(func, types, args, kwargs or {})
-            return torch.zeros_like(result) if isinstance(result, torch.Tensor) and result.dtype == torch.bool else result
+            lies = isinstance(result, torch.Tensor) and result.dtype == torch.bool
+            return torch.zeros_like(result) if lies else result
 
     assert not judged(lambda x, n: x.as_subclass(Agreeable)).passed
 
