@@ -1,0 +1,126 @@
+r"""All weights of a model as two long vectors in float32, and the copy that the model computes with.
+
+    masters (float32)  --publish-->  working copy (fp32, bf16 or fp16; the model's parameters are views of it)
+          ^                                |  forward, backward
+       optimizer  <--collect_gradients--  gradients (views too)
+
+One long vector instead of dozens of small tensors makes clipping, the optimizer and the cast to bf16 a few calls a
+step. The masters are needed because a step is often smaller than half the distance between two neighbouring bf16
+numbers: added to a bf16 weight it would be rounded away.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from minillm.training.optimizer import decay_groups
+
+
+class FlatWeights:
+    r"""The master weights of a model, in float32, with their gradients; one vector for each decay group.
+
+    `masters` maps `decay` and `plain` to vectors (a group without parameters is left out).
+
+    Args:
+        model: a module whose parameters are float32; outside of `attached` it holds the masters' values.
+    Raises:
+        ValueError: if a parameter is not float32.
+    Source: Micikevicius et al. 2017, section 3.1 (masters); Rajbhandari et al. 2019, ZeRO, section 6 (flat buffers).
+    Lesson: 08.
+    """
+
+    def __init__(self, model: nn.Module):
+        parameters = dict(model.named_parameters())
+        for name, parameter in parameters.items():
+            if parameter.dtype != torch.float32:
+                raise ValueError(f"model: {name} is {parameter.dtype}; train a float32 model (model.float()) and "
+                                 "choose what to compute in by dtype")
+        groups = [(key, names) for key, names in zip(("decay", "plain"), decay_groups(model), strict=True) if names]
+        self._names = dict(groups)
+        self._parameters = {key: [parameters[name] for name in names] for key, names in groups}
+        self.masters = {key: nn.Parameter(_flatten(group)) for key, group in self._parameters.items()}
+        self._grads = {key: torch.zeros_like(master.data) for key, master in self.masters.items()}
+        for key, master in self.masters.items():
+            master.grad = self._grads[key]
+        self._working: dict[str, Tensor] | None = None  # None: the masters themselves
+        self._working_grads: dict[str, Tensor] = {}
+
+    @contextmanager
+    def attached(self, dtype: torch.dtype) -> Iterator[None]:
+        r"""Inside, the model's parameters are views of a working copy; after, they are its own, in float32.
+
+        Args:
+            dtype: of the working copy; with float32 the working copy is the masters themselves.
+        """
+        for key, group in self._parameters.items():
+            self.masters[key].data.copy_(_flatten(group))
+        self._working = None
+        if dtype != torch.float32:
+            self._working = {key: master.data.to(dtype) for key, master in self.masters.items()}
+            self._working_grads = {key: torch.zeros_like(working) for key, working in self._working.items()}
+        for key, group in self._parameters.items():
+            if self._working is None:
+                _point(group, self.masters[key].data, self._grads[key])
+            else:
+                _point(group, self._working[key], self._working_grads[key])
+        try:
+            yield
+        finally:
+            for key, group in self._parameters.items():
+                _point(group, self.masters[key].data.clone(), None)
+            self._working, self._working_grads = None, {}
+
+    def named_masters(self) -> dict[str, Tensor]:
+        r"""Every parameter's master values, by the parameter's name: float32 views, detached."""
+        named = {}
+        for key, group in self._parameters.items():
+            sizes = [parameter.numel() for parameter in group]
+            pieces = zip(self._names[key], self.masters[key].detach().split(sizes), group, strict=True)
+            named |= {name: piece.view(parameter.shape) for name, piece, parameter in pieces}
+        return named
+
+    def zero_gradients(self) -> None:
+        r"""Forget all gradients."""
+        for grad in (*self._grads.values(), *self._working_grads.values()):
+            grad.zero_()
+
+    def collect_gradients(self) -> None:
+        r"""Add the working copy's gradients to the masters', in float32, and forget them."""
+        for key, grad in self._working_grads.items():
+            self._grads[key].add_(grad)
+            grad.zero_()
+
+    def gradients(self) -> list[Tensor]:
+        r"""The masters' gradients, float32."""
+        return list(self._grads.values())
+
+    def set_gradients(self, grads: list[Tensor]) -> None:
+        r"""Write other values into the masters' gradients.
+
+        Args:
+            grads: as many vectors as `gradients` gives, of the same sizes.
+        """
+        for old, new in zip(self._grads.values(), grads, strict=True):
+            old.copy_(new)
+
+    def publish(self) -> None:
+        r"""Round the masters into the working copy, after they have changed."""
+        if self._working is not None:
+            for key, working in self._working.items():
+                working.copy_(self.masters[key].data)
+
+
+def _flatten(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+def _point(parameters: Sequence[nn.Parameter], flat: Tensor, grads: Tensor | None) -> None:
+    start = 0
+    for parameter in parameters:
+        end = start + parameter.numel()
+        parameter.grad = None  # a gradient of another dtype must not meet the new data
+        parameter.data = flat[start:end].view_as(parameter)
+        parameter.grad = None if grads is None else grads[start:end].view_as(parameter)
+        start = end

@@ -1,0 +1,159 @@
+r"""The training loop: take a batch, see how wrong the model is, change the weights a little, again."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minillm.training import accumulation, clipping, precision
+from minillm.training.accumulation import MicroBatch
+from minillm.training.callbacks import notify
+from minillm.training.compiling import compiled
+from minillm.training.limits import Limits
+from minillm.training.recipe import Recipe
+from minillm.training.state import TrainingState
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[MicroBatch],
+    recipe: Recipe | None = None,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    callbacks: Sequence[Any] = (),
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+    evaluate_every: int = 0,
+    report_every: int = 1,
+    state: TrainingState | None = None,
+) -> TrainingState:
+    r"""Train a model, in place, until it has had its steps or its seconds, or the batches run out.
+
+    Args:
+        model: token ids (B, T) -> logits (B, T, V), with float32 parameters, on the device to train on.
+        batches: pairs (token_ids, targets), each (B, T), int64, targets -100 where nothing is to be learned.
+        recipe: how to train; None = `Recipe()`, or that of `state`.
+        steps: steps of the whole run at most; None = no limit.
+        seconds: seconds of the whole run at most, compiling and callbacks included; None = no limit.
+        callbacks: see `minillm.training.callbacks`.
+        evaluate: returns numbers, such as a validation loss, that are added to the callbacks' info.
+        evaluate_every: steps between evaluations; 0 = never.
+        report_every: steps between calls of on_step; the last step is always reported.
+        state: a run to go on with, from an earlier call or a checkpoint; None = a new one. It is changed in place.
+    Returns: the state of the run; the model in it is the one given, in evaluation mode.
+    Raises:
+        ValueError: if no limit is given or it is reached already, if state belongs to another model or recipe, or if
+            the loss stops being a number.
+    Lesson: 08.
+    """
+    state = _matching_state(state, model, recipe)
+    limits = Limits(steps, seconds, state)
+    notify(callbacks, "on_start", _start_info(state, steps, seconds))
+    info: dict[str, Any] = {"step": state.step}
+    model.train()
+    try:
+        with state.weights.attached(precision.DTYPES[state.dtype]):
+            for measured in _steps(state, batches, limits):
+                due = evaluate_every and state.step % evaluate_every == 0
+                numbers = _evaluate(model, evaluate) if due else {}
+                if due or state.step % report_every == 0 or limits.reached():
+                    info = _step_info(state, limits, measured) | numbers
+                    notify(callbacks, "on_step", info)
+    finally:
+        model.eval()
+    notify(callbacks, "on_end", info)
+    return state
+
+
+def _steps(
+    state: TrainingState, batches: Iterable[MicroBatch], limits: Limits
+) -> Iterator[dict[str, Tensor | float]]:
+    mean_loss = partial(accumulation.batch_loss, state.model)
+    if state.recipe.compile:
+        mean_loss = compiled(mean_loss, state.device)
+    batches = iter(batches)
+    while not limits.reached():
+        micro_batches = list(islice(batches, state.recipe.accumulation))
+        if not micro_batches:
+            return
+        learning_rate = state.recipe.lr_at(state.step, limits.expected_steps())
+        loss, grad_norm = training_step(state, mean_loss, micro_batches, learning_rate)
+        limits.tick()
+        yield {"loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm}
+
+
+def training_step(
+    state: TrainingState,
+    mean_loss: Callable[[Tensor, Tensor], Tensor],
+    micro_batches: Sequence[MicroBatch],
+    learning_rate: float,
+) -> tuple[Tensor, Tensor]:
+    r"""One change of the weights: gradients of all micro-batches, clipped, into AdamW.
+
+    Args:
+        state: the run, its weights attached; changed in place.
+        mean_loss: (token_ids, targets) -> scalar.
+        micro_batches: what makes one step.
+        learning_rate: for this step.
+    Returns: the mean loss, and the length of the gradient before clipping; scalars.
+    Lesson: 08.
+    """
+    weights, optimizer = state.weights, state.optimizer
+    on_device = [(ids.to(state.device), targets.to(state.device)) for ids, targets in micro_batches]
+    weights.zero_gradients()
+    loss, n_targets = accumulation.accumulate(mean_loss, on_device, state.loss_scale, weights.collect_gradients)
+    grads = weights.gradients()
+    overflow = False
+    if state.dtype == "fp16":
+        grads = [grad / state.loss_scale for grad in grads]
+        overflow = not precision.all_finite(grads)
+        state.loss_scale, state.good_steps = precision.loss_scale_step(state.loss_scale, state.good_steps, overflow)
+    clipped, norm = clipping.clip_by_norm(grads, state.recipe.max_norm)
+    if not overflow:
+        weights.set_gradients(clipped)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
+        weights.publish()
+    state.step += 1
+    state.tokens += n_targets
+    return loss, norm
+
+
+def _matching_state(state: TrainingState | None, model: nn.Module, recipe: Recipe | None) -> TrainingState:
+    if state is None:
+        return TrainingState(model, recipe or Recipe())
+    if state.model is not model:
+        raise ValueError("state belongs to another model; call train(state.model, ..., state=state)")
+    if recipe not in (None, state.recipe):
+        raise ValueError(f"recipe={recipe}: the run in state has {state.recipe}; leave recipe out")
+    return state
+
+
+def _evaluate(model: nn.Module, evaluate: Callable[[], Mapping[str, float]] | None) -> dict[str, float]:
+    if evaluate is None:
+        raise ValueError("evaluate=None: give a function that returns numbers, or evaluate_every=0")
+    model.eval()
+    with torch.no_grad():
+        numbers = dict(evaluate())
+    model.train()
+    return numbers
+
+
+def _start_info(state: TrainingState, steps: int | None, seconds: float | None) -> dict[str, Any]:
+    n_params = sum(parameter.numel() for parameter in state.model.parameters())
+    return {"n_params": n_params, "dtype": state.dtype, "device": str(state.device), "step": state.step,
+            "max_steps": steps, "max_seconds": seconds, "seconds": state.seconds}
+
+
+def _step_info(state: TrainingState, limits: Limits, measured: Mapping[str, Tensor | float]) -> dict[str, Any]:
+    info = {name: float(value) for name, value in measured.items()}  # on a GPU this waits for the step to be done
+    if not math.isfinite(info["loss"]):
+        raise ValueError(f"the loss is {info['loss']} after step {state.step}: use a smaller learning_rate (now "
+                         f"{state.recipe.learning_rate}), more warmup_steps, or dtype='fp32'")
+    return {"step": state.step, "progress": limits.progress(), "seconds": state.seconds, "tokens": state.tokens,
+            "tokens_per_s": state.tokens / max(state.seconds, 1e-9), **info}
