@@ -1,0 +1,1 @@
+r"""The house rules, held by machine."""
