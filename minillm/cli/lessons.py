@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 LessonNames = Annotated[list[str] | None, typer.Argument(help="Such as 02_attention; all, if none is named.")]
-Execute = Annotated[bool, typer.Option(help="Without it the old outputs are kept: enough where only prose has changed.")]
+Execute = Annotated[bool, typer.Option(help="Without it old outputs are kept: enough where only prose has changed.")]
 
 
 def lessons_command(names: LessonNames = None, execute: Execute = True) -> None:
