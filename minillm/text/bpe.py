@@ -221,6 +221,9 @@ class BPETokenizer:
         Args:
             text: the text to learn from.
             vocab_size: 256 bytes and the merges; a short text may give fewer.
+        Returns: the tokenizer.
+        Raises:
+            ValueError: if vocab_size is less than 256.
         Lesson: 01.
         """
         if vocab_size < 256:

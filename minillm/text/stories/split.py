@@ -51,6 +51,7 @@ def is_validation(language: StoryLanguage, text: str) -> bool:
     Args:
         language: the story language.
         text: a story.
+    Returns: True for a validation story.
     Lesson: 01.
     """
     tokenizer = language.tokenizer
