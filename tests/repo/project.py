@@ -12,9 +12,8 @@ NOT_OURS = {".git", ".venv", "my", "build", "dist", "__pycache__", ".ipynb_check
 
 @cache
 def committed_files() -> tuple[Path, ...]:
-    r"""Every file that is committed or would be; without git (a downloaded archive) all but caches and `my/`."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    r"""Every file that is committed; without git (a downloaded archive) all but caches and `my/`."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listing.returncode == 0:
         paths = [ROOT / name for name in listing.stdout.split("\0") if name]
     else:
@@ -24,8 +23,10 @@ def committed_files() -> tuple[Path, ...]:
 
 @cache
 def python_files(*folders: str) -> tuple[Path, ...]:
-    r"""The Python files in and under these folders (paths below the root, such as "minillm/layers")."""
-    return tuple(p for p in committed_files() if p.suffix == ".py" and any(p.is_relative_to(ROOT / f) for f in folders))
+    r"""The Python files in and under these folders (below the root, such as "minillm/layers"), committed or not yet."""
+    starts = [ROOT / folder for folder in folders]
+    found = {path for start in starts for path in ([start] if start.is_file() else start.rglob("*.py"))}
+    return tuple(sorted(path for path in found if not NOT_OURS & set(path.relative_to(ROOT).parts)))
 
 
 @cache

@@ -20,7 +20,7 @@ case "$1 $2" in
     "-m venv") echo "venv $3" >> calls; mkdir -p .venv/bin; rm -rf .venv/lib; cp "$0" .venv/bin/python ;;
     "-m pip") shift 2; echo "pip $*" >> calls; if [ -e fail ]; then exit 3; fi ;;
     "-c import venv, ensurepip") exit {venv} ;;
-    *) exec {python} "$@" ;;
+    *) exec "{python}" "$@" ;;
 esac
 """
 
