@@ -104,14 +104,23 @@ class Shelf:
 
         Returns: for each exercise tried: "passed", "tries", "hints".
         """
-        text = self.read(PROGRESS)
+        return self.read_json(PROGRESS)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        r"""Read a file of JSON; one that is broken is kept beside it, and a new one is begun.
+
+        Args:
+            name: its name.
+        Returns: what it holds; empty if there is no such file.
+        """
+        text = self.read(name) or "{}"
         try:
-            known = json.loads(text or "{}")
+            return json.loads(text)
         except ValueError:
-            self.write(f"{PROGRESS}.broken", text or "")
-            print(f"{PROGRESS} could not be read; it is kept as {PROGRESS}.broken, and a new one is begun.")
-            known = {}
-        return known
+            self.write(f"{name}.broken", text)
+            self.remove(name)
+            print(f"{name} could not be read; it is kept as {name}.broken, and a new one is begun.")
+            return {}
 
     def note(self, exercise_id: str, *, tries: int = 0, hints: int = 0, passed: bool | None = None) -> dict[str, Any]:
         r"""Add to what the learner has done.

@@ -1,0 +1,130 @@
+r"""Watch a story model learn: its curve, and a story of its own every few seconds."""
+
+import math
+import textwrap
+from typing import Any
+
+import torch
+from IPython.core.getipython import get_ipython
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from minillm.course.plots import COLOURS, INK, PALE, line_chart, new_figure, png_bytes, show
+from minillm.course.story_surprise import remembered_mask, surprise_parts
+from minillm.course.widgets import LivePicture
+from minillm.inference.evaluate import sample_stories
+from minillm.text.stories import StoryLanguage
+from minillm.text.stories.split import validation_rows
+
+N_STORIES = 48  # validation stories that are measured at each look
+LEAST_GAP = 0.4  # seconds of training between two looks, and a look may take at most a sixth of the time
+TICKS = (25, 50, 100, 200, 400, 800)
+
+
+class StoryWatch:
+    r"""A callback for training: measures, draws, and lets the model tell a story from time to time.
+
+    `looks` holds what was measured: dictionaries with "seconds", "step", "story" and "remembered", in nats a story.
+
+    Args:
+        model: the one that is trained, before its first step.
+        language: the story language.
+        story_every: seconds of training from one story to the next.
+    """
+
+    def __init__(self, model: Any, language: StoryLanguage, story_every: float = 5.0) -> None:
+        self.model, self.language, self.story_every = model, language, story_every
+        self.rows = validation_rows(language, N_STORIES, seed=0)
+        self.mask = remembered_mask(language, self.rows)
+        self.looks: list[dict[str, float]] = []
+        self.live: LivePicture | None = None
+        self._next_look, self._next_story = 0.0, 0.0
+
+    def on_start(self, info: dict[str, Any]) -> None:
+        r"""Measure the untrained model, or the one with which a run goes on.
+
+        Args:
+            info: seconds and step are looked at.
+        """
+        if not self.looks:
+            self._look(info)
+        if get_ipython() is not None:
+            self.live = LivePicture(png_bytes(self.picture()), "the surprise of a story, as it falls")
+            display(self.live)
+        if self._next_story <= info["seconds"]:
+            self._tell(info)
+
+    def on_step(self, info: dict[str, Any]) -> None:
+        r"""Measure, draw and tell, each when its time has come.
+
+        Args:
+            info: seconds, step and progress are looked at.
+        """
+        last = info["progress"] >= 1
+        if last or info["seconds"] >= self._next_look:
+            self._look(info)
+            if self.live is not None:
+                self.live.update(png_bytes(self.picture()))
+        if last or info["seconds"] >= self._next_story:
+            self._tell(info)
+
+    def on_end(self, info: dict[str, Any]) -> None:
+        r"""Replace the live picture by a lasting one.
+
+        Args:
+            info: not looked at.
+        """
+        if self.live is not None:
+            self.live.close()
+            self.live = None
+        parts = "its right one the part for words that had to be remembered"
+        show(self.picture(), f"Two curves over the seconds of training: the left one is the surprise of a story, {parts}.")
+
+    def picture(self) -> Figure:
+        r"""Draw what has been measured so far.
+
+        Returns: two panels over the seconds of training.
+        """
+        figure, (left, right) = new_figure(columns=2, width=9.2, height=3.1)
+        seconds = [look["seconds"] for look in self.looks]
+        floor, uniform = self.language.entropy(), self.uniform_nats()
+        story = [look["story"] for look in self.looks]
+        level = (floor, f"the floor, {floor:.1f}")
+        line_chart(left, {"this model": (seconds, story)}, "A story costs it", "seconds of training", "nats", level)
+        left.axhline(uniform, color=COLOURS[3], linewidth=1.2, linestyle=":", label=f"guessing blindly, {uniform:.0f}")
+        left.legend(fontsize=8, frameon=False)
+        left.set_yscale("log")
+        left.set_yticks(TICKS, [str(tick) for tick in TICKS])
+        left.minorticks_off()
+        left.set_ylim(20, 1.25 * max(*story, uniform))
+        remembered = [look["remembered"] for look in self.looks]
+        title = "Of this, for words that it should remember"
+        line_chart(right, {"this model": (seconds, remembered)}, title, "seconds of training", "nats", (0.0, "floor"))
+        right.get_legend().remove()
+        for axes in (left, right):
+            axes.grid(axis="y", color=PALE, linewidth=0.6)
+            axes.title.set_color(INK)
+        if remembered:
+            right.set_ylim(-1, 1.1 * sorted(remembered)[int(0.9 * (len(remembered) - 1))] + 4)
+        return figure
+
+    def uniform_nats(self) -> float:
+        r"""What a story costs someone to whom all words are always equally likely.
+
+        Returns: nats a story, over the stories that are measured here.
+        """
+        words_per_story = float((self.rows[:, 1:] != self.language.tokenizer.pad_id).sum()) / len(self.rows)
+        return words_per_story * math.log(self.language.tokenizer.vocab_size)
+
+    def _look(self, info: dict[str, Any]) -> None:
+        parts = surprise_parts(self.model, self.language, self.rows, self.mask)
+        self.looks.append({"seconds": info["seconds"], "step": info["step"], **parts})
+        self._next_look = info["seconds"] + LEAST_GAP
+
+    def _tell(self, info: dict[str, Any]) -> None:
+        generator = torch.Generator().manual_seed(info["step"])
+        (story,) = sample_stories(self.model, self.language, 1, generator=generator)
+        judged = "a story" if self.language.check(story).ok else "no story"
+        print(f"after {info['seconds']:.0f} s ({info['step']} steps), {judged}:")
+        print(textwrap.fill(story or "(nothing)", 100, initial_indent="  ", subsequent_indent="  "), flush=True)
+        self._next_story = info["seconds"] + self.story_every

@@ -1,0 +1,66 @@
+r"""Widgets over pure functions: live in JupyterLab, a picture everywhere else."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ipywidgets import Image, VBox
+from matplotlib.figure import Figure
+
+from minillm.course.plots import picture_bundle, png_bytes
+
+
+class Explorer(VBox):
+    r"""Controls above a picture that is drawn anew when one of them is moved.
+
+    Where no kernel runs (a page on the web, a test), the picture of the starting values is shown with its alt text.
+    Every control of ipywidgets works from the keyboard.
+
+    Args:
+        draw: a pure function from the controls' values, by name, to a picture.
+        alt: what the picture of the starting values shows, in a sentence.
+        controls: a widget with a `value` for each argument of `draw`.
+    """
+
+    def __init__(self, draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
+        self.draw, self.controls = draw, controls
+        self.bundle = picture_bundle(self._png(), alt)
+        self.picture = Image(value=self.bundle[0]["image/png"], format="png", tooltip=alt)
+        for control in controls.values():
+            control.observe(self._redraw, names="value")
+        super().__init__([*controls.values(), self.picture])
+
+    def _png(self) -> bytes:
+        return png_bytes(self.draw(**{name: control.value for name, control in self.controls.items()}))
+
+    def _redraw(self, change: Any) -> None:
+        self.picture.value = self._png()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        data, metadata = self.bundle
+        return {**super()._repr_mimebundle_(**kwargs), **data}, metadata
+
+
+class LivePicture(VBox):
+    r"""A picture that changes while a cell runs.
+
+    Args:
+        png: the first picture.
+        alt: what it shows, in a sentence.
+    """
+
+    def __init__(self, png: bytes, alt: str) -> None:
+        self.picture = Image(value=png, format="png", tooltip=alt)
+        self.note = f"[picture that is drawn while the cell runs: {alt}]"
+        super().__init__([self.picture])
+
+    def update(self, png: bytes) -> None:
+        r"""Show another picture.
+
+        Args:
+            png: the file's content.
+        """
+        self.picture.value = png
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        # No PNG here: when the cell has ended, the last picture is shown by itself.
+        return {**super()._repr_mimebundle_(**kwargs), "text/plain": self.note}
