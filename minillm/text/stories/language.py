@@ -168,7 +168,9 @@ class StoryLanguage:
             rows = next((rows for rows in self.grammar.facts.values() if slot in rows[0]), ())
             if slot in _CONTRADICTIONS and slot in reading.words and any(row[slot] == here for row in rows):
                 known = {**reading.words, "said": reading.words[slot], "here": here}
-                return f"word {i + 1}: " + _CONTRADICTIONS[slot].format(**known)
+                # Not so after an article: "a old" is wrong, but there is no thing yet of which it could be said.
+                if slot != "look" or "object" in known:
+                    return f"word {i + 1}: " + _CONTRADICTIONS[slot].format(**known)
         if here not in self.tokenizer.vocabulary:
             return f"word {i + 1}: {here!r} is not a word of the story language; here it could be: {options}"
         return f"word {i + 1}: {here!r} cannot stand here; it could be: {options}"

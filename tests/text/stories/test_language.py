@@ -137,6 +137,7 @@ STORY = (
         ("from the castle", "from the cave", "word 50: it happened in the castle, here it is the cave"),
         ("the ghost", "the bear", "word 37: they met a ghost, here it is a bear"),
         ("saw one", "saw saw", "word 17: 'saw' cannot stand here; it could be: one"),
+        ("wanted a red", "wanted a old", "word 10: 'old' cannot stand here; it could be: blue, golden, red, shiny ..."),
         ("saw one", "ate one", "word 16: 'ate' is not a word of the story language; here it could be: saw"),
         ("far from the castle.", "far", "the text ends after 47 words; it could go on with: from"),
         ("the castle. There", "the castle.  There", "the words are right, but not the spaces between them"),
