@@ -1,0 +1,49 @@
+r"""`python -m minillm eval`: how good is a trained model?"""
+
+import json
+from typing import Annotated
+
+import typer
+
+from minillm.cli import options, runs
+
+
+def eval_command(
+    checkpoint: options.Checkpoint = None,
+    text: Annotated[str | None, typer.Option(help="Measure on this instead: python-docs, or a file or folder.")] = None,
+    n_stories: Annotated[int, typer.Option(min=1, help="For stories: validation stories to measure on.")] = 4096,
+    n_samples: Annotated[int, typer.Option(min=1, help="For stories: stories to let the model tell.")] = 1000,
+    seed: options.Seed = None,
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Measure how good a trained model is.
+
+    A model of stories: nats a validation story against the entropy of the language, and how many stories that it tells
+    the checker accepts. A model of a text: nats a token, perplexity and bits a byte, on the part kept for validation.
+    """
+    import torch
+
+    from minillm.cli import corpora
+    from minillm.training.checkpoint import load
+
+    device, seed = options.resolve_device(device), options.resolve_seed(seed)
+    folder = runs.find_run(checkpoint)
+    model, tokenizer, about = load(folder, device)
+    name = text or about.get("settings", {}).get("corpus")
+    if name is None:
+        raise ValueError(f"{folder} does not say what it was trained on; give a text by --text")
+    generator = torch.Generator(device).manual_seed(seed)
+    if text is not None:
+        numbers = corpora.judge_text(model, tokenizer, corpora.read_corpus(text))
+    elif name == "stories":
+        numbers = corpora.StoryCorpus().judge(model, generator, n_stories, n_samples)
+    else:
+        numbers = corpora.open_corpus(name, tokenizer).judge(model, generator)
+    report = {"checkpoint": str(folder), "corpus": name, **numbers, "seed": seed}
+    print(json.dumps(report) if as_json else "\n".join(f"{key:>22}  {shown(value)}" for key, value in report.items()))
+
+
+def shown(value: object) -> str:
+    r"""A value with as many digits as a reader wants."""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,47 @@
+r"""Options that several commands share, and what they mean."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Seed = Annotated[int | None, typer.Option(min=0, help="Source of all chance; drawn afresh and reported if not given.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps; auto is cuda where there is one, else cpu.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Folder that training wrote; the newest in runs/ if not given.", show_default=False)
+]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, help="Tokens to write at most; as many as the model has room for if not given.")
+]
+Temperature = Annotated[float, typer.Option(min=0.0, help="Below 1 more careful, above 1 wilder; 0 = no chance.")]
+TopK = Annotated[int | None, typer.Option(min=1, help="Draw only among the k likeliest tokens.")]
+TopP = Annotated[float | None, typer.Option(help="Draw only among the likeliest tokens up to this mass, in (0, 1].")]
+MinP = Annotated[float | None, typer.Option(help="Draw only tokens at least this share as likely as the likeliest.")]
+
+
+def resolve_device(name: str) -> str:
+    r"""The device of that name, if this machine has it.
+
+    Args:
+        name: `auto`, `cpu`, `cuda` or `mps`.
+    Returns: `cpu`, `cuda` or `mps`.
+    Raises:
+        ValueError: if the name is unknown, or this machine has no such device.
+    """
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    if name not in there:
+        raise ValueError(f"--device {name}: use one of {['auto', *there]}")
+    if not there[name]:
+        raise ValueError(f"--device {name}: this machine, or this build of torch, has none; use --device cpu or auto")
+    return name
+
+
+def resolve_seed(seed: int | None) -> int:
+    r"""The seed that was given, or a fresh one, which differs from run to run."""
+    return secrets.randbelow(2**31) if seed is None else seed

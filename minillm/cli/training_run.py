@@ -1,0 +1,127 @@
+r"""One run of `train`: what it needs, how it goes, and what is reported at its end."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minillm.cli.corpora import Corpus, open_corpus
+from minillm.config import preset
+from minillm.model.gpt import GPT
+from minillm.training import checkpoint
+from minillm.training.callbacks import EverySeconds, ProgressBar
+from minillm.training.loop import train
+from minillm.training.recipe import Recipe
+from minillm.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class Run:
+    r"""All that a run consists of; `settings` are the options that it began with."""
+
+    state: TrainingState
+    corpus: Corpus
+    generator: torch.Generator
+    settings: Mapping[str, Any]
+    folder: Path
+
+    def save(self, limits: Mapping[str, Any]) -> None:
+        r"""Write a checkpoint to the folder."""
+        about = {"settings": dict(self.settings), "limits": dict(limits), "corpus_sha256": self.corpus.digest}
+        checkpoint.save(self.folder, self.state, self.corpus.tokenizer, generator=self.generator, about=about)
+
+
+def new_run(settings: Mapping[str, Any], folder: Path, device: str) -> Run:
+    r"""A run that begins: fresh weights, from the seed in the settings.
+
+    Args:
+        settings: every option of `train` that decides the outcome.
+        folder: for the checkpoint; made.
+        device: `cpu`, `cuda` or `mps`.
+    Returns: the run.
+    Raises:
+        ValueError: if an option is out of range, or the folder cannot be written.
+    """
+    recipe = Recipe(**{name: settings[name] for name in
+                       ("learning_rate", "warmup_steps", "schedule", "accumulation", "dtype", "compile")})
+    torch.manual_seed(settings["seed"])  # for dropout; everything else draws from the generator
+    generator = torch.Generator().manual_seed(settings["seed"])
+    corpus = open_corpus(settings["corpus"], settings["tokenizer"], settings["vocab_size"], settings["seq_len"])
+    config = preset(settings["preset"], vocab_size=corpus.tokenizer.vocab_size, max_seq_len=corpus.max_seq_len)
+    model = GPT(config, generator).to(device)
+    make_writable(folder)
+    return Run(TrainingState(model, recipe), corpus, generator, settings, folder)
+
+
+def resumed_run(folder: Path, out: Path | None, device: str) -> tuple[Run, dict[str, Any]]:
+    r"""A run that goes on.
+
+    Args:
+        folder: of its checkpoint.
+        out: for the new checkpoints; None = the same folder.
+        device: `cpu`, `cuda` or `mps`.
+    Returns: the run, and the limits that it had.
+    Raises:
+        ValueError: if the checkpoint cannot be used, or the corpus is no longer what it was.
+    """
+    generator = torch.Generator()
+    state, tokenizer, about = checkpoint.resume(folder, device, generator=generator)
+    if not {"settings", "limits", "corpus_sha256"} <= about.keys():
+        raise ValueError(f"--resume {folder}: was not written by this command; go on with it from Python")
+    settings = about["settings"]
+    corpus = open_corpus(settings["corpus"], tokenizer, settings["vocab_size"], settings["seq_len"])
+    if corpus.digest != about["corpus_sha256"]:
+        raise ValueError(f"--resume {folder}: the text of --corpus {settings['corpus']} is no longer the one that the "
+                         "run began with; start a new run")
+    make_writable(out or folder)
+    return Run(state, corpus, generator, settings, out or folder), about["limits"]
+
+
+def train_and_judge(run: Run, start: float, limits: Mapping[str, Any], save_every: float) -> dict[str, Any]:
+    r"""Train until a limit is reached, keep the result, and judge it.
+
+    Args:
+        run: new or resumed; changed in place.
+        start: `time.perf_counter()` at the moment from which on the seconds count.
+        limits: `steps` and `seconds`, each a number or None.
+        save_every: seconds between checkpoints on the way; 0 = only one at the end.
+    Returns: the report, plain JSON data; its `seconds` are those of the training.
+    Raises:
+        ValueError: as `train`.
+    """
+    state, corpus = run.state, run.corpus
+    callbacks = [ProgressBar(corpus.floor())]
+    if save_every > 0:
+        callbacks.append(EverySeconds(save_every, lambda: run.save(limits)))
+    report_every = 10 if state.device.type != "cpu" else 1  # reading the loss makes a GPU wait
+    state.seconds += time.perf_counter() - start
+    train(state.model, corpus.batches(run.settings["batch_size"], run.generator), steps=limits["steps"],
+          seconds=limits["seconds"], callbacks=callbacks, report_every=report_every, state=state)
+    run.save(limits)
+    judge = torch.Generator(state.device).manual_seed(run.settings["seed"])
+    return {
+        "corpus": corpus.name, "params": sum(parameter.numel() for parameter in state.model.parameters()),
+        "steps": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3),
+        "tokens_per_s": round(state.tokens / state.seconds, 1), **corpus.judge(state.model, judge),
+        "seed": run.settings["seed"], "dtype": state.dtype, "device": str(state.device), "out": str(run.folder),
+    }
+
+
+def make_writable(folder: Path) -> None:
+    r"""Make a folder now, rather than find out after the training that it cannot be made.
+
+    Args:
+        folder: may exist.
+    Raises:
+        ValueError: if it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("no permission to write there")
+    except OSError as error:
+        raise ValueError(f"folder {folder}: {error}; give another one by --out") from error
