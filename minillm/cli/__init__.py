@@ -1,1 +1,1 @@
-r"""The command line: each command is a file of its own, holding one function named `<command>_command`."""
+r"""The command line: each command is a file of its own, with a function named `<command>_command`."""

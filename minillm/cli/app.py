@@ -1,29 +1,21 @@
 r"""The typer application, put together from the files of this folder.
 
-A module `minillm/cli/NAME.py` with a function `NAME_command` is the command NAME: its parameters are the options, its
-docstring is the help, and the docstring's first sentence stands in the list of commands. These modules import nothing
-heavy at the top (torch, matplotlib, jupyter stay inside the functions), so that `python -m minillm --help` answers at
-once.
+For each NAME in COMMANDS the module `minillm/cli/NAME.py` has a function `NAME_command`: its parameters are the
+options, its docstring is the help, and the docstring's first sentence stands in the list of commands. These modules
+import nothing heavy at the top (torch, matplotlib, jupyter stay inside the functions), so that
+`python -m minillm --help` answers at once.
 """
 
 import importlib
-import pkgutil
 import sys
 from typing import Annotated
 
 import typer
 
 import minillm
-import minillm.cli
 
-
-def command_names() -> list[str]:
-    r"""The modules of this folder that hold a command, in alphabetical order."""
-    return [
-        name
-        for _, name, _ in pkgutil.iter_modules(minillm.cli.__path__)
-        if hasattr(importlib.import_module(f"minillm.cli.{name}"), f"{name}_command")
-    ]
+# In the order in which a newcomer meets them.
+COMMANDS = ("lab", "doctor", "train", "chat", "generate", "eval", "lessons")
 
 
 def show_version(wanted: bool) -> None:
@@ -44,7 +36,7 @@ def build_app() -> typer.Typer:
     r"""The application with every command of this folder."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(app_callback)
-    for name in command_names():
+    for name in COMMANDS:
         module = importlib.import_module(f"minillm.cli.{name}")
         app.command(name)(getattr(module, f"{name}_command"))
     return app
