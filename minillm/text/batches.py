@@ -42,7 +42,7 @@ def next_token_batch(
 
 
 def shift_rows(
-    rows: Int64[Tensor, "B n"], pad_id: int, ignored: int = IGNORED
+    rows: Int64[Tensor, "B n"], pad_id: int, ignored: int = -100
 ) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
     r"""Turn padded rows into inputs and targets: the targets are the rows one step later, without the padding.
 
@@ -51,7 +51,8 @@ def shift_rows(
         pad_id: the id of padding.
         ignored: what stands in the targets where there is nothing to predict.
     Returns: inputs and targets, (B, T) each, int64.
-    Lesson: 01.
+    Reason: at each position a language model predicts the token that comes next.
+    Lesson: 01, 07.
     """
     targets = rows[:, 1:]
     return rows[:, :-1], targets.masked_fill(targets == pad_id, ignored)
