@@ -1,5 +1,6 @@
 r"""Talk to a story model: give it a beginning, and see what it says next and how sure it is."""
 
+import textwrap
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from ipywidgets import FloatSlider, IntSlider, Text
 from matplotlib.figure import Figure
 
 from minillm.course.plots import COLOURS, INK, new_figure
-from minillm.course.story_pictures import next_word_panel, set_in_lines, write_words
+from minillm.course.story_pictures import next_word_panel, write_words
 from minillm.course.story_surprise import next_word_probs
 from minillm.course.widgets import Explorer
 from minillm.inference import sampling
@@ -16,7 +17,7 @@ from minillm.layers import softmax
 from minillm.text.stories import StoryLanguage
 from minillm.text.words import split_words
 
-COLUMNS = 46  # letters a line of the story in the picture
+COLUMNS = 44  # letters a line of the story in the picture
 EMPTY = "(the beginning of a story)"
 
 
@@ -97,15 +98,15 @@ def talk_picture(
         story = tell_on(model, language, beginning, temperature, seed)
     except ValueError as error:
         right.set_axis_off()
-        _write(left, split_words(str(error)), 0, None, "Please change the beginning")
+        _write(left, [], 0, None, "Please change the beginning", str(error))
         return figure
     try:
         truth = next_word_probs(language, beginning)
     except ValueError:  # the words are right, but no story begins so
         truth = None
     verdict = language.check(story)
-    title = "A story, says the checker" if verdict.ok else f"No story. {verdict.why[0].upper()}{verdict.why[1:]}"
-    _write(left, split_words(story), len(split_words(beginning)), verdict.where, title)
+    title = "A story, says the checker" if verdict.ok else "No story, says the checker"
+    _write(left, split_words(story), len(split_words(beginning)), verdict.where, title, verdict.why)
     next_word_panel(right, probs, truth)
     right.set_title(f"The next word, at temperature {temperature:g}", fontsize=10, color=INK, loc="left")
     return figure
@@ -132,11 +133,12 @@ def talk_widget(model: Any, language: StoryLanguage, beginning: str = "") -> Exp
     )  # fmt: skip
 
 
-def _write(axes: Any, words: list[str], n_given: int, wrong: int | None, title: str) -> None:
+def _write(axes: Any, words: list[str], n_given: int, wrong: int | None, title: str, note: str) -> None:
     inks = [INK] * n_given + [COLOURS[0]] * (len(words) - n_given)
     if wrong is not None and wrong < len(words):
         inks[wrong] = COLOURS[3]
     write_words(axes, words, inks, COLUMNS, 10.5, [i < n_given or i == wrong for i in range(len(words))])
-    axes.set_ylim(max(8, 1 + set_in_lines(words, COLUMNS)[-1][0]) + 0.5, -0.3)
-    cut = title if len(title) <= 64 else title[:61] + "..."
-    axes.set_title(cut, fontsize=10, color=INK, loc="left")
+    axes.set_ylim(10.5, 0)
+    at = (0, 0.6 if not words else 9.0)
+    axes.text(*at, textwrap.fill(note, 64), ha="left", va="top", fontsize=9, color=COLOURS[3])
+    axes.set_title(title, fontsize=10, color=INK, loc="left")

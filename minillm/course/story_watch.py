@@ -17,7 +17,7 @@ from minillm.text.stories import StoryLanguage
 from minillm.text.stories.split import validation_rows
 
 N_STORIES = 48  # validation stories that are measured at each look
-LEAST_GAP = 0.4  # seconds of training between two looks, and a look may take at most a sixth of the time
+LOOK_EVERY, DRAW_EVERY = 0.5, 1.0  # seconds; both take time from training
 TICKS = (25, 50, 100, 200, 400, 800)
 
 
@@ -38,7 +38,7 @@ class StoryWatch:
         self.mask = remembered_mask(language, self.rows)
         self.looks: list[dict[str, float]] = []
         self.live: LivePicture | None = None
-        self._next_look, self._next_story = 0.0, 0.0
+        self._next_look, self._next_drawing, self._next_story = 0.0, 0.0, 0.0
 
     def on_start(self, info: dict[str, Any]) -> None:
         r"""Measure the untrained model, or the one with which a run goes on.
@@ -63,8 +63,9 @@ class StoryWatch:
         last = info["progress"] >= 1
         if last or info["seconds"] >= self._next_look:
             self._look(info)
-            if self.live is not None:
-                self.live.update(png_bytes(self.picture()))
+        if self.live is not None and info["seconds"] >= self._next_drawing:
+            self.live.update(png_bytes(self.picture()))
+            self._next_drawing = info["seconds"] + DRAW_EVERY
         if last or info["seconds"] >= self._next_story:
             self._tell(info)
 
@@ -119,7 +120,7 @@ class StoryWatch:
     def _look(self, info: dict[str, Any]) -> None:
         parts = surprise_parts(self.model, self.language, self.rows, self.mask)
         self.looks.append({"seconds": info["seconds"], "step": info["step"], **parts})
-        self._next_look = info["seconds"] + LEAST_GAP
+        self._next_look = info["seconds"] + LOOK_EVERY
 
     def _tell(self, info: dict[str, Any]) -> None:
         generator = torch.Generator().manual_seed(info["step"])
