@@ -119,34 +119,26 @@ def judge_function(exercise: Exercise, function: Any, seed: int | None = None) -
             failing, key=lambda i: (not cases[i].repeatable, diagnosis.RANK[found[i].kind], cases[i].elements, i)
         )
         detail = diagnosis.describe(exercise, function, cases[shown], outcomes[shown], found[shown])
-        mistake = None if found[shown].kind == "endless" else recognise(exercise, cases, outcomes, found)
+        mistake = None if found[shown].kind == "endless" else recognise(exercise, cases, outcomes)
     if mistake is not None:
         return Verdict("mistake", f"{mistake.message}\n\n{detail}", mistake.name, seed)
     headline = diagnosis.headline(exercise, outcomes[shown], found[shown])
     return Verdict(found[shown].kind, f"{headline}\n\n{detail}", seed=seed)
 
 
-def recognise(
-    exercise: Exercise, cases: Sequence[Case], outcomes: Sequence[Outcome], found: Sequence[Difference | None]
-) -> Mistake | None:
+def recognise(exercise: Exercise, cases: Sequence[Case], outcomes: Sequence[Outcome]) -> Mistake | None:
     r"""Find the named mistake that explains every wrong answer.
 
     Args:
         exercise: whose mistakes.
         cases: all cases.
         outcomes: what the function did on each.
-        found: its differences from the right answers.
     Returns: the mistake that agrees with the function on all cases; else one that agrees wherever it is itself wrong,
         the one that is wrong most often first; else None.
     """
     best, best_score = None, (False, 0)
     for mistake in exercise.mistakes:
-        wrongs = _run_all(exercise, mistake.wrong, cases)
-        differs = [bool(_difference(*pair, exercise.tolerance)) for pair in zip(cases, wrongs, strict=False)]
-        agrees = [same_outcome(*pair, exercise.tolerance) for pair in zip(wrongs, outcomes, strict=False)]
-        if not any(differs) or not all(same for same, wrong in zip(agrees, differs, strict=False) if wrong):
-            continue
-        score = (all(agrees), sum(differs))
+        score = _explains(exercise, mistake, cases, outcomes)
         if score > best_score:
             best, best_score = mistake, score
     return best
@@ -209,6 +201,24 @@ def _run_all(exercise: Exercise, function: Callable[..., Any], cases: Sequence[C
         if outcomes[-1].endless or isinstance(outcomes[-1].value, NotImplementedError):
             break
     return outcomes
+
+
+def _explains(
+    exercise: Exercise, mistake: Mistake, cases: Sequence[Case], outcomes: Sequence[Outcome]
+) -> tuple[bool, int]:
+    r"""How well a mistake explains what a function did: the same on all cases or not, and on how many it is wrong.
+
+    (False, 0) says that it does not, as is known at the first case where the mistake goes wrong in another way.
+    """
+    everywhere, wrong = True, 0
+    for case, outcome in zip(cases, outcomes, strict=False):
+        its_own = run_case(exercise, mistake.wrong, case, exercise.seconds)
+        differs = bool(_difference(case, its_own, exercise.tolerance))
+        same = same_outcome(its_own, outcome, exercise.tolerance)
+        if differs and not same:
+            return False, 0
+        everywhere, wrong = everywhere and same, wrong + differs
+    return everywhere and wrong > 0, wrong
 
 
 def _difference(case: Case, outcome: Outcome, tolerance: Tolerance) -> Difference | None:

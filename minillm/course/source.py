@@ -129,7 +129,7 @@ def _quoted(lines: list[str]) -> str:
 
 def _calls_of_built(reference: Reference, built: tuple[str, ...]) -> list[ast.Attribute]:
     r"""Find `softmax.softmax` and the like, where the notebook has a function of that name itself."""
-    modules = _module_aliases(reference.module)
+    modules = module_aliases(reference.module)
     return [
         node
         for statement in reference.body
@@ -154,8 +154,13 @@ def _body_text(reference: Reference, calls: list[ast.Attribute]) -> str:
     return "\n".join(lines[start - 1 : end])
 
 
-def _module_aliases(module: ast.Module) -> dict[str, str]:
-    r"""Map the names that a module's imports bind to the full names of what they import."""
+def module_aliases(module: ast.Module) -> dict[str, str]:
+    r"""Map the names that a module's imports bind to the full names of what they import.
+
+    Args:
+        module: a syntax tree.
+    Returns: such as {"softmax": "minillm.layers.softmax"}.
+    """
     names = {}
     for node in module.body:
         if isinstance(node, ast.ImportFrom) and node.module:

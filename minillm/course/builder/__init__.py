@@ -10,9 +10,11 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 from minillm.course.builder.expand import expand_lesson
+from minillm.course.builder.leaks import leaks_in
 from minillm.course.builder.lesson_file import VARIANTS, lesson_names, read_lesson
 from minillm.course.builder.outputs import complaints, same_run, strip_outputs, tidy_outputs
 from minillm.course.builder.running import AIM, GIGABYTE, budget_of, run_notebook
+from minillm.course.catalogue import exercises
 from minillm.course.tables import Table
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,7 +79,10 @@ def _build_one(root: Path, name: str, variant: str, execute: bool) -> Built:
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         return Built(name, variant, f"{type(error).__name__}\n{error}", sound=False)
     tidy_outputs(notebook)
-    if found := complaints(notebook, root):
+    found = complaints(notebook, root)
+    if variant == "blank":
+        found += leaks_in(notebook, exercises())
+    if found:
         return Built(name, variant, "\n  ".join(["not written:", *found]), cost.seconds, cost.memory, sound=False)
     built = _write(target, notebook, old, Built(name, variant, "written", cost.seconds, cost.memory))
     if not budget_of(lesson.number).allows(cost):

@@ -1,0 +1,71 @@
+r"""The question bank is whole, and every answer is proved by a cell that asserts something it has computed."""
+
+import ast
+
+import pytest
+
+from minillm.course.bank import Question, questions
+from minillm.course.builder import ROOT
+from minillm.course.builder.lesson_file import lesson_names, read_lesson
+
+# The questions of the lessons that are written, and whether a popular wrong answer goes about.
+ASKED = {
+    "00": {"broadcast-22x1-12": True, "matrix-rank": True, "log-softmax": True},
+    "02": {
+        "encoder-module": False, "multi-head-role": True, "multi-head-compute": True, "attention-is-nonlinear": True,
+        "decoder-module": False, "cross-attention-role": False, "decoder-mask-role": True, "decoder-two-masks": True,
+        "cross-attn-pad-mask-where": False, "multi-head-benefits": True, "encoder-vs-decoder-visibility": False,
+        "seq2seq-dataflow": False, "fusion-cross-attention-multimodal": False, "qkv-three-matrices": True,
+        "self-attention-steps": True, "mha": False, "prefix-vs-causal-lm": True,
+    },
+    "07": {
+        "transformer-modules": False, "last-token-embedding": True, "transformer-principle": True,
+        "llm-classification": False, "llama-architecture": False, "open-model-families": True, "gpt-family": True,
+        "bert": False, "xlnet-permutation-lm": True, "roberta": False, "t5": False, "glm-blank-infilling": False,
+        "llm-architecture": True, "llm-not-rnn": True,
+    },
+}  # fmt: skip
+BANK = questions()
+WORDS = (40, 130)  # 20-40 seconds aloud, at 120 to 200 words a minute
+SIGNS = (60, 260)  # the same in Chinese, at about 250 signs a minute; Latin letters count too
+
+
+@pytest.mark.parametrize("lesson", ASKED)
+def test_every_question_of_a_lesson_is_answered(lesson: str) -> None:
+    assert {question.id for question in BANK if question.lesson == lesson} >= set(ASKED[lesson])
+
+
+@pytest.mark.parametrize("lesson", ASKED)
+def test_every_popular_wrong_answer_is_told(lesson: str) -> None:
+    told = {question.id for question in BANK if question.myth is not None}
+    assert {name for name, wrong in ASKED[lesson].items() if wrong} <= told
+
+
+@pytest.mark.parametrize("question", BANK, ids=lambda question: question.id)
+def test_answer_is_proved_by_an_assertion(question: Question) -> None:
+    proof = question.proof
+    assert proof.notebook in lesson_names(ROOT), f"there is no lesson {proof.notebook}"
+    cell = read_lesson(ROOT, proof.notebook).named_cell(proof.cell)
+    assert cell is not None and cell.kind == "code", f"{proof.notebook} has no code cell named {proof.cell}"
+    tests = [node.test for node in ast.walk(ast.parse(cell.text)) if isinstance(node, ast.Assert)]
+    assert any(is_computed(test) for test in tests), f"{proof.cell} asserts nothing that it has computed"
+
+
+@pytest.mark.parametrize("question", BANK, ids=lambda question: question.id)
+def test_short_answer_can_be_said_in_half_a_minute(question: Question) -> None:
+    words, signs = len(question.short.en.split()), len("".join(question.short.zh.split()))
+    assert WORDS[0] <= words <= WORDS[1], f"{words} words"
+    assert SIGNS[0] <= signs <= SIGNS[1], f"{signs} signs"
+    assert any("\u4e00" <= sign <= "\u9fff" for sign in question.short.zh)
+
+
+def is_computed(test: ast.expr) -> bool:
+    r"""Whether an expression depends on anything but constants."""
+    return any(isinstance(node, ast.Name) for node in ast.walk(test))
+
+
+def test_assertion_of_constants_proves_nothing() -> None:
+    assert is_computed(ast.parse("difference < 1e-6", mode="eval").body)
+    assert is_computed(ast.parse("torch.equal(a, b)", mode="eval").body)
+    assert not is_computed(ast.parse("True", mode="eval").body)
+    assert not is_computed(ast.parse("1 < 2", mode="eval").body)
