@@ -26,8 +26,7 @@ def stream(
 ) -> Iterator[Int[Tensor, "B"]]:
     r"""Yield the next token of every row, again and again.
 
-    The prompt goes through the model once; after that each step feeds only the newest token, and the cache
-    remembers the rest.
+    The prompt goes through the model once; after that only the newest token does, and the cache remembers the rest.
 
     Args:
         model: with `model(token_ids, padding_mask, positions, cache)` and `model.new_cache(batch_size, capacity)`.
@@ -39,7 +38,7 @@ def stream(
         min_p: keep tokens at least this share as likely as the best; None = no limit.
         generator: source of randomness; None means torch's global one.
         padding_mask: (B, T), bool, True = real token; the last column must be real.
-        stop_ids: a row is finished once it has produced one of these; the stream ends when all rows are. None = never.
+        stop_ids: tokens that finish a row; the stream ends when all rows are finished. None = never.
         pad_id: what a finished row gets.
     Returns: an iterator over (B,) int64 tensors.
     Raises:

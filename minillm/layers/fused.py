@@ -5,17 +5,18 @@ r"""The same functions as the lessons build, each as one or two kernels of torch
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
 def fused_sdpa(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None = None,
-    attn_bias: Tensor | None = None,
+    q: Float[Tensor, "*batch Tq Dh"],
+    k: Float[Tensor, "*batch Tk Dh"],
+    v: Float[Tensor, "*batch Tk Dv"],
+    mask: Bool[Tensor, "..."] | None = None,
+    attn_bias: Float[Tensor, "..."] | None = None,
     scale: float | None = None,
-) -> Tensor:
+) -> Float[Tensor, "*batch Tq Dv"]:
     r"""`sdpa.sdpa` by torch's fused kernel, or, for training on the CPU, by three plain ones.
 
     On a CPU the fused kernel's backward pass is several times slower than matmul, softmax, matmul.
@@ -52,7 +53,12 @@ def fused_sdpa(
     return out if empty is None else out.masked_fill(empty, 0.0)
 
 
-def fused_layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def fused_layer_norm(
+    x: Float[Tensor, "*batch D"],
+    weight: Float[Tensor, "D"],
+    bias: Float[Tensor, "D"] | None = None,
+    eps: float = 1e-5,
+) -> Float[Tensor, "*batch D"]:
     r"""`norms.layer_norm` by torch's kernel.
 
     Args:
@@ -67,7 +73,9 @@ def fused_layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps:
     return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
 
 
-def fused_rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+def fused_rms_norm(
+    x: Float[Tensor, "*batch D"], weight: Float[Tensor, "D"], eps: float = 1e-6
+) -> Float[Tensor, "*batch D"]:
     r"""`norms.rms_norm` by torch's own function.
 
     Args:
@@ -81,7 +89,7 @@ def fused_rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), weight, eps)
 
 
-def fused_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def fused_cross_entropy(logits: Float[Tensor, "*batch V"], targets: Int[Tensor, "*batch"]) -> Float[Tensor, ""]:
     r"""`loss.cross_entropy` by torch's kernel.
 
     Args:

@@ -3,6 +3,7 @@ r"""Look inside a running model without a flag on every forward: a context that 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jaxtyping import Float
 from torch import Tensor
 
 _tapes: list[dict[str, list[Tensor]]] = []
@@ -13,7 +14,7 @@ def recording() -> bool:
     return bool(_tapes)
 
 
-def report(name: str, value: Tensor) -> None:
+def report(name: str, value: Float[Tensor, "..."]) -> None:
     r"""Hand a tensor to the listener, if there is one.
 
     Args:
