@@ -217,6 +217,17 @@ def test_build_leaves_alone_what_only_took_another_time(root: Path, capsys: pyte
     shutil.rmtree(root / "build")
 
 
+def test_blank_lines_between_cells_mean_nothing(root: Path) -> None:
+    write(root, "# %% name=\"one\"\ndef f():\n    return 1\n\n\n\n# %% name=\"two\"\nf()\n")
+    assert [cell.metadata for cell in expand(root, "blank").cells] == [{"name": "one"}, {"name": "two"}]
+
+
+def test_build_reports_a_wrong_source(root: Path, capsys: pytest.CaptureFixture) -> None:
+    write(root, '# %% exercize="x"\n')
+    assert build(root=root) == 1
+    assert "exercize" in capsys.readouterr().out
+
+
 def test_build_reports_a_failing_cell(root: Path, capsys: pytest.CaptureFixture) -> None:
     write(root, "# %%\n1 / 0\n")
     assert build(root=root) == 1

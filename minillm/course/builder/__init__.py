@@ -66,8 +66,11 @@ def build(names: Iterable[str] | None = None, execute: bool = True, root: Path =
 
 def _build_one(root: Path, name: str, variant: str, execute: bool) -> Built:
     target = root / FOLDERS[variant] / f"{name}.ipynb"
-    lesson = read_lesson(root, name)
-    notebook = expand_lesson(root, lesson, variant)
+    try:
+        lesson = read_lesson(root, name)
+        notebook = expand_lesson(root, lesson, variant)
+    except ValueError as error:
+        return Built(name, variant, str(error), sound=False)
     old = nbformat.read(target, as_version=4) if target.is_file() else None
     target.parent.mkdir(exist_ok=True)
     if not execute:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jupytext
+from nbformat import NotebookNode
 
 SOURCES = "notebooks/src"
 DIRECTIVES = {"exercise", "interview", "name", "tags", "variant"}
@@ -104,7 +105,7 @@ def read_lesson(root: Path, name: str) -> LessonFile:
     if not path.is_file():
         raise ValueError(f"there is no lesson {name!r} in {SOURCES}; choose from {', '.join(lesson_names(root))}")
     notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
-    cells = tuple(SourceCell(cell.cell_type, cell.source, dict(cell.metadata)) for cell in notebook.cells)
+    cells = tuple(SourceCell(cell.cell_type, cell.source, _directives(cell)) for cell in notebook.cells)
     names = [cell.directives["name"] for cell in cells if "name" in cell.directives]
     for number, cell in enumerate(cells, 1):
         place = f"{name}, cell {number} ({cell.text[:30]!r})"
@@ -118,3 +119,8 @@ def read_lesson(root: Path, name: str) -> LessonFile:
         if ("exercise" in cell.directives or "interview" in cell.directives) and cell.text.strip():
             raise ValueError(f"{place}: a cell with exercise or interview is written by the builder; leave it empty")
     return LessonFile(name, cells)
+
+
+def _directives(cell: NotebookNode) -> dict[str, Any]:
+    r"""A cell's metadata without jupytext's own notes on blank lines."""
+    return {key: value for key, value in cell.metadata.items() if not key.startswith("lines_to_")}
