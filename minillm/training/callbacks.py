@@ -12,7 +12,7 @@ The loop knows no plot, no file and no screen: those are callbacks.
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
@@ -49,11 +49,11 @@ class ProgressBar:
 
     Args:
         floor: nats a token that no model can beat, where it is known; then the distance to it is shown. None: the loss.
-        file: where to draw; None = standard error.
+        file: an open text file to draw on; None = standard error.
     Lesson: 08.
     """
 
-    def __init__(self, floor: float | None = None, file: TextIO | None = None) -> None:
+    def __init__(self, floor: float | None = None, file: Any = None) -> None:
         self.floor, self.file = floor, file
         self._bar: tqdm | None = None
         self._smooth: float | None = None
@@ -88,7 +88,7 @@ class EverySeconds:
     Lesson: 08.
     """
 
-    def __init__(self, seconds: float, function: Callable[[], None]) -> None:
+    def __init__(self, seconds: int | float, function: Callable[[], None]) -> None:
         self.seconds, self.function = seconds, function
         self._last = 0.0
 

@@ -71,9 +71,9 @@ def load(directory: str | Path, device: str | torch.device = "cpu") -> tuple[GPT
     Lesson: 08.
     """
     directory = Path(directory)
-    index = files.read_index(directory)
+    index = _read_index(directory)
     model, tokenizer = _model(directory, index)
-    return model.to(device).eval(), tokenizer, {**_mapping(index, "about"), "run": _mapping(index, "run")}
+    return model.to(device).eval(), tokenizer, {**index["about"], "run": index["run"]}
 
 
 def resume(
@@ -94,14 +94,14 @@ def resume(
     Lesson: 08.
     """
     directory = Path(directory)
-    index = files.read_index(directory)
+    index = _read_index(directory)
     model, tokenizer = _model(directory, index)
     tensors = files.read_tensors(directory, index, "training")
-    run = _mapping(index, "run")
+    run = index["run"]
     if any(type(run.get(name)) is not kind for name, kind in RUN_COUNTERS.items()):
         raise ValueError(f"{directory / files.INDEX}: 'run' is {run}, expected {sorted(RUN_COUNTERS)}")
     try:
-        state = TrainingState(model.to(device), Recipe.from_dict({**_mapping(index, "recipe"), "dtype": run["dtype"]}))
+        state = TrainingState(model.to(device), Recipe.from_dict({**index["recipe"], "dtype": run["dtype"]}))
         prefix = "optimizer."
         state.load_tensors({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
     except ValueError as error:
@@ -109,13 +109,21 @@ def resume(
     for name in RUN_COUNTERS:
         setattr(state, name, run[name])
     _restore_random(directory, tensors, state.device, generator)
-    return state, tokenizer, _mapping(index, "about")
+    return state, tokenizer, index["about"]
+
+
+def _read_index(directory: Path) -> dict[str, Any]:
+    index = files.read_index(directory)
+    for key in ("config", "tokenizer", "recipe", "run", "about"):
+        if not isinstance(index.get(key), dict):
+            raise ValueError(f"{directory / files.INDEX}: {key!r} is missing")
+    return index
 
 
 def _model(directory: Path, index: dict[str, Any]) -> tuple[GPT, Tokenizer]:
     try:
-        config = ModelConfig.from_dict(_mapping(index, "config"))
-        tokenizer = tokenizers.from_dict(_mapping(index, "tokenizer"))
+        config = ModelConfig.from_dict(index["config"])
+        tokenizer = tokenizers.from_dict(index["tokenizer"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{directory / files.INDEX}: {error}") from error
     if tokenizer.vocab_size > config.vocab_size:
@@ -130,12 +138,6 @@ def _model(directory: Path, index: dict[str, Any]) -> tuple[GPT, Tokenizer]:
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
     return model, tokenizer
-
-
-def _mapping(index: dict[str, Any], key: str) -> dict[str, Any]:
-    if not isinstance(index.get(key), dict):
-        raise ValueError(f"{key!r} is missing")
-    return index[key]
 
 
 def _restore_random(

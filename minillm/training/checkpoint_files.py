@@ -90,7 +90,7 @@ def read_tensors(directory: Path, index: Mapping[str, Any], part: str) -> dict[s
     Lesson: 08.
     """
     entry = index["files"].get(part) if isinstance(index.get("files"), dict) else None
-    if entry is None:
+    if not isinstance(entry, dict) or any(type(entry.get(key)) is not str for key in ("name", "sha256")):
         raise ValueError(f"{directory / INDEX} names no {part!r} file; use another checkpoint")
     path = directory / Path(entry["name"]).name
     if not path.is_file():

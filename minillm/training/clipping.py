@@ -18,7 +18,7 @@ def global_norm(grads: Sequence[Tensor]) -> Float[Tensor, ""]:
     return torch.stack([torch.linalg.vector_norm(grad.float()) for grad in grads]).norm()
 
 
-def clip_by_norm(grads: Sequence[Tensor], max_norm: float) -> tuple[list[Tensor], Float[Tensor, ""]]:
+def clip_by_norm(grads: Sequence[Tensor], max_norm: int | float) -> tuple[list[Tensor], Float[Tensor, ""]]:
     r"""Shrink the gradients together, so that their common length is at most `max_norm`; the direction stays.
 
     Args:

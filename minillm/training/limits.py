@@ -19,7 +19,7 @@ class Limits:
     Lesson: 08.
     """
 
-    def __init__(self, steps: int | None, seconds: float | None, state: TrainingState):
+    def __init__(self, steps: int | None, seconds: int | float | None, state: TrainingState):
         if steps is None and seconds is None:
             raise ValueError("steps=None, seconds=None: give at least one of them, or training would never end")
         if steps is not None and steps <= state.step:

@@ -24,7 +24,7 @@ def train(
     recipe: Recipe | None = None,
     *,
     steps: int | None = None,
-    seconds: float | None = None,
+    seconds: int | float | None = None,
     callbacks: Sequence[Any] = (),
     evaluate: Callable[[], Mapping[str, float]] | None = None,
     evaluate_every: int = 0,
@@ -144,7 +144,7 @@ def _evaluate(model: nn.Module, evaluate: Callable[[], Mapping[str, float]] | No
     return numbers
 
 
-def _start_info(state: TrainingState, steps: int | None, seconds: float | None) -> dict[str, Any]:
+def _start_info(state: TrainingState, steps: int | None, seconds: int | float | None) -> dict[str, Any]:
     n_params = sum(parameter.numel() for parameter in state.model.parameters())
     return {"n_params": n_params, "dtype": state.dtype, "device": str(state.device), "step": state.step,
             "max_steps": steps, "max_seconds": seconds, "seconds": state.seconds}

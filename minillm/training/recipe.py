@@ -60,7 +60,7 @@ class Recipe:
                  "use a whole number of at least 1")
         _require(self.dtype in ("auto", *DTYPES), "dtype", self.dtype, f"use one of {['auto', *DTYPES]}")
 
-    def lr_at(self, step: int, n_steps: float) -> float:
+    def lr_at(self, step: int, n_steps: int | float) -> float:
         r"""The learning rate of one step.
 
         Args:

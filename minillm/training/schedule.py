@@ -23,7 +23,7 @@ def warmup_factor(step: int, warmup_steps: int) -> float:
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps > 0 else 1.0
 
 
-def cosine_lr(step: int, n_steps: float, warmup_steps: int, peak: float, floor: float = 0.0) -> float:
+def cosine_lr(step: int, n_steps: int | float, warmup_steps: int, peak: float, floor: float = 0.0) -> float:
     r"""Warm up to `peak`, then half a cosine wave down to `floor`.
 
     Args:
@@ -42,7 +42,7 @@ def cosine_lr(step: int, n_steps: float, warmup_steps: int, peak: float, floor: 
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def linear_lr(step: int, n_steps: float, warmup_steps: int, peak: float, decay_share: float = 0.6) -> float:
+def linear_lr(step: int, n_steps: int | float, warmup_steps: int, peak: float, decay_share: float = 0.6) -> float:
     r"""Warm up to `peak`, stay there, and go straight down to 0 over the last part of the run.
 
     Args:
@@ -59,7 +59,7 @@ def linear_lr(step: int, n_steps: float, warmup_steps: int, peak: float, decay_s
     return peak * min(warmup_factor(step, warmup_steps), down)
 
 
-def expected_steps(step: int, elapsed: float, steps: int | None, seconds: float | None) -> float:
+def expected_steps(step: int, elapsed: int | float, steps: int | None, seconds: int | float | None) -> float:
     r"""How many steps the whole run will have, if it goes on at the pace it had so far.
 
     Args:
@@ -72,4 +72,4 @@ def expected_steps(step: int, elapsed: float, steps: int | None, seconds: float 
     """
     by_steps = math.inf if steps is None else steps
     by_clock = math.inf if seconds is None or step == 0 or elapsed <= 0 else step * seconds / elapsed
-    return min(by_steps, by_clock)
+    return float(min(by_steps, by_clock))
