@@ -44,6 +44,7 @@ class FlatWeights:
         self._grads = {key: torch.zeros_like(master.data) for key, master in self.masters.items()}
         for key, master in self.masters.items():
             master.grad = self._grads[key]
+        self._attached = False
         self._working: dict[str, Tensor] | None = None  # None: the masters themselves
         self._working_grads: dict[str, Tensor] = {}
 
@@ -65,20 +66,24 @@ class FlatWeights:
                 _point(group, self.masters[key].data, self._grads[key])
             else:
                 _point(group, self._working[key], self._working_grads[key])
+        self._attached = True
         try:
             yield
         finally:
+            self._attached = False
             for key, group in self._parameters.items():
                 _point(group, self.masters[key].data.clone(), None)
             self._working, self._working_grads = None, {}
 
     def named_masters(self) -> dict[str, Tensor]:
-        r"""Every parameter's master values, by the parameter's name: float32 views, detached."""
+        r"""Every parameter's values in float32, by the parameter's name, inside and outside of `attached`; detached."""
         named = {}
         for key, group in self._parameters.items():
-            sizes = [parameter.numel() for parameter in group]
-            pieces = zip(self._names[key], self.masters[key].detach().split(sizes), group, strict=True)
-            named |= {name: piece.view(parameter.shape) for name, piece, parameter in pieces}
+            pieces = group
+            if self._attached:  # what the model holds now may be rounded
+                pieces = self.masters[key].split([parameter.numel() for parameter in group])
+            for name, piece, parameter in zip(self._names[key], pieces, group, strict=True):
+                named[name] = piece.detach().view(parameter.shape)
         return named
 
     def zero_gradients(self) -> None:

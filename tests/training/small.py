@@ -8,6 +8,10 @@ from torch import Tensor
 from minillm.config import Mlp, preset
 from minillm.model.gpt import GPT
 from minillm.text.words import WordTokenizer
+from minillm.training import checkpoint
+from minillm.training.loop import train
+from minillm.training.recipe import Recipe
+from minillm.training.state import TrainingState
 
 WORDS = [f"w{i}" for i in range(16)]
 VOCAB = len(WORDS) + 3
@@ -33,3 +37,11 @@ def counting_batches(generator: torch.Generator, batch_size: int = 4) -> Iterato
         n_counted = torch.randint(1, 11, (batch_size, 1), generator=generator)
         targets = rows[:, 1:].masked_fill(torch.arange(10) >= n_counted, -100)
         yield rows[:, :-1], targets
+
+
+def save_small(directory, seed: int = 0, steps: int = 2, about=None) -> TrainingState:
+    r"""A small run's checkpoint."""
+    model, generator = small_model(seed), torch.Generator().manual_seed(seed)
+    state = train(model, counting_batches(generator), Recipe(dtype="fp32"), steps=steps)
+    checkpoint.save(directory, state, small_tokenizer(), generator=generator, about=about)
+    return state
