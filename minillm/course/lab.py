@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nbformat
 from nbformat import NotebookNode
@@ -17,6 +18,7 @@ from minillm.course.shelf import MARKER, Shelf
 
 START = "00_start_here"
 COPIES = "copies.json"
+SETTINGS = Path(__file__).parent / "lab_settings"  # no question about news, no look for updates: it works offline
 
 
 def open_lab(browser: bool = True, port: int = 8888, root: Path = ROOT) -> None:
@@ -48,13 +50,20 @@ def lab_command_line(browser: bool, port: int, root: Path) -> list[str]:
         root: the folder of the project; all of it is served, so that lessons can link to the package.
     Returns: the arguments of the process.
     """
-    options = [f"--ServerApp.root_dir={root}", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"]
+    options = [
+        f"--LabApp.app_settings_dir={SETTINGS}",
+        f"--ServerApp.root_dir={root}",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+    ]
     if not browser:
         options.append("--no-browser")
     if getattr(os, "geteuid", lambda: 1)() == 0:  # in a container one often is root, and JupyterLab would refuse
         options.append("--allow-root")
     first = _editions(root / "my", START) or sorted(path.name for path in (root / "my").glob("*.ipynb"))
-    return [sys.executable, "-m", "jupyterlab", str(root / "my" / first[-1]), *options]
+    # As the default address, not as an argument: then the printed address leads to the lesson too.
+    options.append(f"--LabApp.default_url=/lab/tree/my/{quote(first[-1])}")
+    return [sys.executable, "-m", "jupyterlab", *options]
 
 
 def prepare_copies(root: Path) -> list[str]:

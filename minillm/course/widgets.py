@@ -1,12 +1,25 @@
 r"""Widgets over pure functions: live in JupyterLab, a picture everywhere else."""
 
+from base64 import b64encode
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
-from ipywidgets import Image, VBox
+from ipywidgets import HTML, VBox
 from matplotlib.figure import Figure
 
 from minillm.course.plots import picture_bundle, png_bytes
+
+
+def image_tag(png: bytes, alt: str) -> str:
+    r"""A picture as HTML: the Image widget has no place for an alt text.
+
+    Args:
+        png: the file's content.
+        alt: what it shows.
+    Returns: an img element.
+    """
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{b64encode(png).decode()}">'
 
 
 class Explorer(VBox):
@@ -18,14 +31,15 @@ class Explorer(VBox):
     Args:
         draw: a pure function from the controls' values, by name, to a picture.
         alt: what the picture of the starting values shows, in a sentence.
-        controls: a widget with a `value` for each argument of `draw`.
+        controls: a widget with a `value` for each argument of `draw`; its label is that name, if it has none.
     """
 
     def __init__(self, draw: Callable[..., Figure], alt: str, **controls: Any) -> None:
-        self.draw, self.controls = draw, controls
+        self.draw, self.alt, self.controls = draw, alt, controls
         self.bundle = picture_bundle(self._png(), alt)
-        self.picture = Image(value=self.bundle[0]["image/png"], format="png", tooltip=alt)
-        for control in controls.values():
+        self.picture = HTML(image_tag(self.bundle[0]["image/png"], alt))
+        for name, control in controls.items():
+            control.description = control.description or name.replace("_", " ")
             control.observe(self._redraw, names="value")
         super().__init__([*controls.values(), self.picture])
 
@@ -33,7 +47,7 @@ class Explorer(VBox):
         return png_bytes(self.draw(**{name: control.value for name, control in self.controls.items()}))
 
     def _redraw(self, change: Any) -> None:
-        self.picture.value = self._png()
+        self.picture.value = image_tag(self._png(), self.alt)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = self.bundle
@@ -49,7 +63,8 @@ class LivePicture(VBox):
     """
 
     def __init__(self, png: bytes, alt: str) -> None:
-        self.picture = Image(value=png, format="png", tooltip=alt)
+        self.alt = alt
+        self.picture = HTML(image_tag(png, alt))
         self.note = f"[picture that is drawn while the cell runs: {alt}]"
         super().__init__([self.picture])
 
@@ -59,7 +74,7 @@ class LivePicture(VBox):
         Args:
             png: the file's content.
         """
-        self.picture.value = png
+        self.picture.value = image_tag(png, self.alt)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         # No PNG here: when the cell has ended, the last picture is shown by itself.

@@ -78,7 +78,7 @@ def test_newer_lesson_comes_beside_with_passed_attempts(tmp_path: Path) -> None:
     assert [third.cells[0].source, third.cells[2].source] == ["x = 3", OWN]
     assert mine.read_bytes() == before
     assert prepare_copies(tmp_path) == []
-    assert lab_command_line(False, 8899, tmp_path)[3].endswith("my/00_start_here_edition_3.ipynb")
+    assert lab_command_line(False, 8899, tmp_path)[-1].endswith("/lab/tree/my/00_start_here_edition_3.ipynb")
 
 
 def test_deleted_copy_comes_back(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_server_listens_on_this_machine_only(tmp_path: Path) -> None:
     prepare_copies(tmp_path)
     command = lab_command_line(False, 8899, tmp_path)
     assert "--ServerApp.ip=127.0.0.1" in command and "--ServerApp.port=8899" in command and "--no-browser" in command
-    assert command[3] == str(tmp_path / "my/00_start_here.ipynb")
+    assert command[-1] == "--LabApp.default_url=/lab/tree/my/00_start_here.ipynb"
 
 
 def test_no_lesson_is_told(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from minillm.course import plots
 from minillm.course.builder.outputs import WIDGET_VIEW
 from minillm.course.live import LossCurve
-from minillm.course.widgets import Explorer
+from minillm.course.widgets import Explorer, image_tag
 
 PNG = b"\x89PNG"
 ALT = "three weights, the second of them the largest"
@@ -91,7 +91,8 @@ def test_explorer_is_live_and_has_a_picture_to_fall_back_on() -> None:
     assert data["text/plain"] == "[picture: a line that bends up as the exponent grows]"
     assert WIDGET_VIEW in data and metadata["image/png"]["alt"].startswith("a line")
     slider.value = 3
-    assert widget.picture.value == plots.png_bytes(power_picture(3))
+    assert widget.picture.value == image_tag(plots.png_bytes(power_picture(3)), widget.alt)
+    assert 'alt="a line that bends' in widget.picture.value
     assert widget._repr_mimebundle_()[0]["image/png"] == plots.png_bytes(power_picture(1)), "what is stored stays"
 
 
@@ -105,7 +106,7 @@ def test_loss_curve_follows_the_callback_protocol(monkeypatch: pytest.MonkeyPatc
     pictures = set()
     for step in range(1000):
         curve.on_step({"step": step, "seconds": step / 100, "loss": 2.0 - step / 1000, "tokens": step})
-        pictures.add(curve.live.picture.value if curve.live else b"")
+        pictures.add(curve.live.picture.value if curve.live else "")
     curve.on_end({})
     assert 5 < len(pictures) < 40, "drawn now and then, not at every step"
     assert len(shown) == 2 and shown[1] == "Stories: the loss over the seconds of training, from high to low"

@@ -2,6 +2,7 @@ r"""Run a notebook, and measure what it takes."""
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -90,15 +91,13 @@ def run_notebook(notebook: NotebookNode, folder: Path, title: str) -> Cost:
             resources={"metadata": {"path": str(folder)}},
             on_cell_complete=lambda cell, cell_index: bar.update(),
         )
-        with _environment():
-            client.create_kernel_manager()
-            # What a kernel writes to its own stderr is about its sockets; what a cell writes there is an output.
-            with client.setup_kernel(stderr=subprocess.DEVNULL):
-                with _memory_watch(client) as peak:
-                    started = time.perf_counter()
-                    for index, cell in enumerate(notebook.cells):
-                        client.execute_cell(cell, index)
-                    seconds = time.perf_counter() - started
+        client.create_kernel_manager()
+        # What a kernel writes to its own stderr is about its sockets; what a cell writes there is an output.
+        with client.setup_kernel(env=kernel_environment(), stderr=subprocess.DEVNULL), _memory_watch(client) as peak:
+            started = time.perf_counter()
+            for index, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, index)
+            seconds = time.perf_counter() - started
     for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
         cell.execution_count = count
         for output in cell.outputs:
@@ -107,22 +106,14 @@ def run_notebook(notebook: NotebookNode, folder: Path, title: str) -> Cost:
     return Cost(seconds, peak[0])
 
 
-@contextmanager
-def _environment() -> Iterator[None]:
-    r"""What the kernel inherits: few threads, the package's folder, no chatter of the debugger."""
-    threads = str(min(THREADS, int(os.environ.get("OMP_NUM_THREADS", THREADS))))
-    path = os.pathsep.join(part for part in (PACKAGE_ROOT, os.environ.get("PYTHONPATH")) if part)
-    values = {"OMP_NUM_THREADS": threads, "PYTHONPATH": path, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+def kernel_environment() -> dict[str, str]:
+    r"""What a kernel inherits: few threads, the packages that the builder sees, no chatter of the debugger.
+
+    Returns: environment variables.
+    """
+    path = os.pathsep.join(dict.fromkeys([PACKAGE_ROOT, *filter(None, sys.path)]))
+    threads = str(min(THREADS, os.cpu_count() or 1))
+    return {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": path, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
 @contextmanager
