@@ -25,7 +25,7 @@ def set_in_lines(words: Sequence[str], columns: int) -> list[tuple[int, int]]:
     places, line, column = [], 0, 0
     for i, word in enumerate(words):
         gap = 0 if column == 0 or join_words(words[i - 1 : i + 1]) == words[i - 1] + word else 1
-        if column + gap + len(word) > columns:
+        if gap and column + gap + len(word) > columns:  # a mark stays with its word, even beyond the margin
             line, column, gap = line + 1, 0, 0
         places.append((line, column + gap))
         column += gap + len(word)

@@ -1,6 +1,7 @@
 r"""A story word by word: how surprising each word is to someone who knows the language perfectly, and why."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +110,28 @@ def remembered_mask(language: StoryLanguage, rows: Int[Tensor, "n max_len"]) -> 
         flags = remembered_words(language, language.tokenizer.decode(row))
         line[1 : 1 + len(flags)] = torch.tensor(flags)
     return mask
+
+
+def price_of_forgetting(language: StoryLanguage, stories: Sequence[str]) -> float:
+    r"""What the remembered words cost someone who knows the language but remembers nothing of the story.
+
+    At each of them all rows of the fact are equally likely to him: "woof" is one of six sounds, and costs ln 6.
+
+    Args:
+        language: the story language.
+        stories: stories of it.
+    Returns: nats a story, on average.
+    Raises:
+        ValueError: if a text is not a story.
+    """
+    nats = 0.0
+    for story in stories:
+        slots = language.parse(story).derivations[0].slots
+        for word, slot, counted in zip(split_words(story), slots, remembered_words(language, story), strict=True):
+            if counted:
+                column = [row[slot] for rows in language.grammar.facts.values() if slot in rows[0] for row in rows]
+                nats += math.log(len(column) / column.count(word))
+    return nats / len(stories)
 
 
 def surprise_parts(

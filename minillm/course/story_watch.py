@@ -9,8 +9,8 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from minillm.course.plots import COLOURS, INK, PALE, line_chart, new_figure, png_bytes, show
-from minillm.course.story_surprise import remembered_mask, surprise_parts
+from minillm.course.plots import COLOURS, PALE, line_chart, new_figure, png_bytes, show
+from minillm.course.story_surprise import price_of_forgetting, remembered_mask, surprise_parts
 from minillm.course.widgets import LivePicture
 from minillm.inference.evaluate import sample_stories
 from minillm.text.stories import StoryLanguage
@@ -36,6 +36,7 @@ class StoryWatch:
         self.model, self.language, self.story_every = model, language, story_every
         self.rows = validation_rows(language, N_STORIES, seed=0)
         self.mask = remembered_mask(language, self.rows)
+        self.forgetting = price_of_forgetting(language, [language.tokenizer.decode(row) for row in self.rows.tolist()])
         self.looks: list[dict[str, float]] = []
         self.live: LivePicture | None = None
         self._next_look, self._next_drawing, self._next_story = 0.0, 0.0, 0.0
@@ -78,8 +79,8 @@ class StoryWatch:
         if self.live is not None:
             self.live.close()
             self.live = None
-        parts = "its right one the part for words that had to be remembered"
-        show(self.picture(), f"Two curves over the seconds of training: the left one is the surprise of a story, {parts}.")
+        parts = "left the surprise of a story, right the part of it for words that had to be remembered"
+        show(self.picture(), f"Two curves over the seconds of training: {parts}.")
 
     def picture(self) -> Figure:
         r"""Draw what has been measured so far.
@@ -93,28 +94,29 @@ class StoryWatch:
         level = (floor, f"the floor, {floor:.1f}")
         line_chart(left, {"this model": (seconds, story)}, "A story costs it", "seconds of training", "nats", level)
         left.axhline(uniform, color=COLOURS[3], linewidth=1.2, linestyle=":", label=f"guessing blindly, {uniform:.0f}")
-        left.legend(fontsize=8, frameon=False)
         left.set_yscale("log")
         left.set_yticks(TICKS, [str(tick) for tick in TICKS])
         left.minorticks_off()
         left.set_ylim(20, 1.25 * max(*story, uniform))
         remembered = [look["remembered"] for look in self.looks]
         title = "Of this, for words that it should remember"
-        line_chart(right, {"this model": (seconds, remembered)}, title, "seconds of training", "nats", (0.0, "floor"))
-        right.get_legend().remove()
+        level = (0.0, "the floor, 0")
+        line_chart(right, {"this model": (seconds, remembered)}, title, "seconds of training", "nats", level)
+        name = f"remembering nothing, {self.forgetting:.1f}"
+        right.axhline(self.forgetting, color=COLOURS[3], linewidth=1.2, linestyle=":", label=name)
+        right.set_ylim(-1, 2.5 * self.forgetting)
         for axes in (left, right):
+            axes.legend(fontsize=8, frameon=False, loc="upper right")
             axes.grid(axis="y", color=PALE, linewidth=0.6)
-            axes.title.set_color(INK)
-        if remembered:
-            right.set_ylim(-1, 1.1 * sorted(remembered)[int(0.9 * (len(remembered) - 1))] + 4)
         return figure
 
     def uniform_nats(self) -> float:
         r"""What a story costs someone to whom all words are always equally likely.
 
-        Returns: nats a story, over the stories that are measured here.
+        Returns: nats a story, on average over many.
         """
-        words_per_story = float((self.rows[:, 1:] != self.language.tokenizer.pad_id).sum()) / len(self.rows)
+        rows = self.language.sample_batch(4096, torch.Generator().manual_seed(0))
+        words_per_story = float((rows[:, 1:] != self.language.tokenizer.pad_id).sum()) / len(rows)
         return words_per_story * math.log(self.language.tokenizer.vocab_size)
 
     def _look(self, info: dict[str, Any]) -> None:
