@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from minillm.course.plots import picture_bundle, png_bytes
 
+CONTROLS = "[controls that change a picture:"  # how a stored Explorer begins, where it is text only
+
 
 def image_tag(png: bytes, alt: str) -> str:
     r"""A picture as HTML: the Image widget has no place for an alt text.
@@ -51,7 +53,8 @@ class Explorer(VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = self.bundle
-        return {**super()._repr_mimebundle_(**kwargs), **data}, metadata
+        text = f"{CONTROLS} {self.alt}]"
+        return {**super()._repr_mimebundle_(**kwargs), **data, "text/plain": text}, metadata
 
 
 class LivePicture(VBox):

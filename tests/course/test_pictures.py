@@ -88,7 +88,7 @@ def test_explorer_is_live_and_has_a_picture_to_fall_back_on() -> None:
     widget = Explorer(power_picture, "a line that bends up as the exponent grows", exponent=slider)
     data, metadata = widget._repr_mimebundle_()
     assert data["image/png"] == plots.png_bytes(power_picture(1))
-    assert data["text/plain"] == "[picture: a line that bends up as the exponent grows]"
+    assert data["text/plain"] == "[controls that change a picture: a line that bends up as the exponent grows]"
     assert WIDGET_VIEW in data and metadata["image/png"]["alt"].startswith("a line")
     slider.value = 3
     assert widget.picture.value == image_tag(plots.png_bytes(power_picture(3)), widget.alt)

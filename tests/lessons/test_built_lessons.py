@@ -15,6 +15,7 @@ from minillm.course.builder.lesson_file import LessonFile, lesson_names, read_le
 from minillm.course.builder.outputs import ADDRESS, IMAGES, complaints, has_alt_text, output_text, strip_outputs
 from minillm.course.exercise import Exercise
 from minillm.course.source import solution_source
+from minillm.course.widgets import CONTROLS
 
 NAMES = lesson_names(ROOT)
 LONGEST_CELL = 25  # lines
@@ -127,9 +128,9 @@ def test_every_exercise_is_set_in_its_lesson(exercise: Exercise) -> None:
 def test_lesson_has_the_form_of_a_lesson(name: str) -> None:
     lesson = source(name)
     prose = "\n".join(cell.text for cell in lesson.cells if cell.kind == "markdown")
-    code = "\n".join(cell.text for cell in lesson.cells if cell.kind == "code")
+    outputs = [output_text(output) for cell in code_cells(name, "blank") for output in cell.outputs]
     assert len(re.findall(r"\bpredict", prose, re.IGNORECASE)) >= 2, "the reader is asked at least twice to predict"
-    assert "Explorer(" in code, "one widget"
+    assert any(text.startswith(CONTROLS) for text in outputs), "one widget to explore with"
     assert [cell.directives["interview"] for cell in lesson.cells if "interview" in cell.directives] == [lesson.number]
     headings = [cell.text for cell in lesson.cells if cell.kind == "markdown" and cell.text.startswith("#")]
     assert headings[0].startswith("# "), "the title comes first"
