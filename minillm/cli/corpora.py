@@ -17,14 +17,22 @@ from minillm.text.stories.split import validation_rows
 from minillm.text.tokenizers import Tokenizer
 from minillm.training.accumulation import MicroBatch
 
+N_STORIES, N_SAMPLES = 2048, 500  # validation stories to measure on, and stories to let a model tell
+
 
 class StoryCorpus:
-    r"""The story language: fresh stories without end, one a row."""
+    r"""The story language: fresh stories without end, one a row.
+
+    Args:
+        n_stories: validation stories to judge a model on; None = `N_STORIES`.
+        n_samples: stories to let it tell; None = `N_SAMPLES`.
+    """
 
     name = "stories"
     digest = ""  # the language is part of the package
 
-    def __init__(self) -> None:
+    def __init__(self, n_stories: int | None = None, n_samples: int | None = None) -> None:
+        self.n_stories, self.n_samples = n_stories or N_STORIES, n_samples or N_SAMPLES
         self.language = StoryLanguage()
         self.tokenizer = self.language.tokenizer
         self.max_seq_len = self.language.max_len - 1
@@ -40,13 +48,10 @@ class StoryCorpus:
         n_targets = float((rows[:, 1:] != self.tokenizer.pad_id).sum()) / len(rows)
         return self.language.entropy() / n_targets
 
-    def judge(
-        self, model: Any, generator: torch.Generator, n_stories: int = 4096, n_samples: int = 1000
-    ) -> dict[str, float]:
+    def judge(self, model: Any, generator: torch.Generator) -> dict[str, float]:
         r"""Nats a validation story, the floor, and the share of told stories that are stories."""
-        report = evaluate.story_report(
-            model, self.language, n_stories=n_stories, n_samples=n_samples, generator=generator)
-        return asdict(report)
+        return asdict(evaluate.story_report(
+            model, self.language, n_stories=self.n_stories, n_samples=self.n_samples, generator=generator))
 
 
 class TextCorpus:

@@ -11,8 +11,8 @@ from minillm.cli import options, runs
 def eval_command(
     checkpoint: options.Checkpoint = None,
     text: Annotated[str | None, typer.Option(help="Measure on this instead: python-docs, or a file or folder.")] = None,
-    n_stories: Annotated[int, typer.Option(min=1, help="For stories: validation stories to measure on.")] = 4096,
-    n_samples: Annotated[int, typer.Option(min=1, help="For stories: stories to let the model tell.")] = 1000,
+    n_stories: Annotated[int, typer.Option(min=1, help="For stories: validation stories to measure on.")] = 2048,
+    n_samples: Annotated[int, typer.Option(min=1, help="For stories: stories to let the model tell.")] = 500,
     seed: options.Seed = None,
     device: options.Device = "auto",
     as_json: options.AsJson = False,
@@ -37,7 +37,7 @@ def eval_command(
     if text is not None:
         numbers = corpora.judge_text(model, tokenizer, corpora.read_corpus(text))
     elif name == "stories":
-        numbers = corpora.StoryCorpus().judge(model, generator, n_stories, n_samples)
+        numbers = corpora.StoryCorpus(n_stories, n_samples).judge(model, generator)
     else:
         numbers = corpora.open_corpus(name, tokenizer).judge(model, generator)
     report = {"checkpoint": str(folder), "corpus": name, **numbers, "seed": seed}
