@@ -8,9 +8,11 @@ import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 
+from minillm.config import preset
 from minillm.course import checking, exercises, mine, shelf
 from minillm.course.exercise import Exercise
 from minillm.layers import loss, paths, softmax
+from minillm.model.gpt import GPT
 
 RIGHT = "def softmax(x, dim=-1):\n    return (x - x.logsumexp(dim, keepdim=True)).exp()\n"
 WRONG = "def softmax(x, dim=-1):\n    return x.exp() / x.exp().sum(dim, keepdim=True)\n"
@@ -208,6 +210,36 @@ def test_active_switches_counts_and_puts_back() -> None:
     assert (ID, "yours", 1) in mine.table().rows
     assert paths.use_fused()
     assert softmax.softmax is before[ID]
+
+
+PARTS = (
+    "layers.softmax.softmax",
+    "layers.pairwise.broadcast_pairwise",
+    "layers.masks.causal_mask",
+    "layers.sdpa.attention_weights",
+    "layers.sdpa.sdpa",
+    "layers.heads.split_heads",
+    "layers.heads.merge_heads",
+    "model.block.block_forward",
+    "model.gpt.gpt_forward",
+)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_gpt_runs_on_the_learners_parts(part: str) -> None:
+    model = GPT(preset("tiny", vocab_size=11)).eval()
+    token_ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        with mine.active():
+            plain = model(token_ids)
+        assert all(calls > 0 for name, _, calls in mine.table().rows if name in PARTS)
+        assert {name for name, _, _ in mine.table().rows} >= set(PARTS)
+        torch.testing.assert_close(model(token_ids), plain, atol=1e-4, rtol=1e-4)
+        source = f"def {part.rpartition('.')[2]}(*args, **kwargs):\n    raise ArithmeticError('mine')\n"
+        shelf.IN_MEMORY.keep_attempt(part, source)
+        with pytest.raises(ArithmeticError, match="mine"), mine.active():
+            model(token_ids)
+        torch.testing.assert_close(model(token_ids), plain, atol=1e-4, rtol=1e-4)
 
 
 def test_active_inside_active() -> None:
