@@ -10,10 +10,6 @@ from torch import Tensor
 from minillm.layers import pairwise
 
 
-def _both_real(q_positions: Tensor, kv_positions: Tensor) -> Tensor:
-    return (q_positions >= 0)[..., :, None] & (kv_positions >= 0)[..., None, :]
-
-
 def bidirectional_mask(
     q_positions: Int[Tensor, "*bq Tq"], kv_positions: Int[Tensor, "*bk Tk"]
 ) -> Bool[Tensor, "*out Tq Tk"]:
@@ -26,7 +22,7 @@ def bidirectional_mask(
     Source: Devlin et al. 2018, BERT, section 3.
     Lesson: 02.
     """
-    return _both_real(q_positions, kv_positions)
+    return (q_positions >= 0)[..., :, None] & (kv_positions >= 0)[..., None, :]
 
 
 def causal_mask(q_positions: Int[Tensor, "*bq Tq"], kv_positions: Int[Tensor, "*bk Tk"]) -> Bool[Tensor, "*out Tq Tk"]:
@@ -63,7 +59,7 @@ def prefix_mask(
     if prefix_len < 0:
         raise ValueError(f"prefix_len={prefix_len}: use 0 (purely causal) or the number of prefix tokens")
     in_prefix = (kv_positions < prefix_len)[..., None, :]
-    return (causal_mask(q_positions, kv_positions) | in_prefix) & _both_real(q_positions, kv_positions)
+    return (causal_mask(q_positions, kv_positions) | in_prefix) & bidirectional_mask(q_positions, kv_positions)
 
 
 def sliding_window_mask(
