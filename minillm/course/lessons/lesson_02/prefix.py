@@ -78,7 +78,7 @@ PREFIX_MASK = Exercise(
         "A key inside the prefix may be seen by everyone. So the rule has two parts joined by *or*: causal, or the key "
         "stands in the prefix. Your `causal_mask` gives the first part.",
         "-1 is less than any `prefix_len`, so padding passes for a part of the prefix, as a key and as a query. In the "
-        "end, keep only pairs of which both positions are real.",
+        "end, keep only pairs of which both positions are real: `masks.bidirectional_mask` is the table of these.",
     ),
     cases=prefix_mask_cases,
     oracle=prefix_by_loops,
