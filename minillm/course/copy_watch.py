@@ -14,14 +14,14 @@ from minillm.text.stories.split import validation_rows
 
 
 def finding_weights(model: Any, rows: Tensor, remembered: Tensor) -> Tensor:
-    r"""How much attention each head pays to earlier places of the word that is about to be said again.
+    r"""How much attention each head pays, for each word that is about to be said again, to its earlier places.
 
     Args:
         model: token ids -> logits.
         rows: (n, T), int64: texts.
         remembered: (n, T), bool: words that are to be copied from earlier in the text.
-    Returns: (L, H): the mean, over remembered words that stand in the text before, of the weight that the query just
-        before such a word gives to all its earlier places together.
+    Returns: (words, L, H), for the remembered words that stand in the text before, row by row: the weight that the
+        query just before the word gives to all its earlier places together.
     """
     with record() as tape, torch.no_grad():
         model(rows[:, :-1])
@@ -29,14 +29,14 @@ def finding_weights(model: Any, rows: Tensor, remembered: Tensor) -> Tensor:
     same &= torch.ones_like(same[0]).tril()
     asked = remembered[:, 1:] & same.any(-1)
     found = [(weights * same[:, None]).sum(-1) for weights in tape["attn_weights"]]  # (n, H, T-1), a tensor a layer
-    return torch.stack([layer.transpose(1, 2)[asked].mean(0) for layer in found])
+    return torch.stack([layer.transpose(1, 2)[asked] for layer in found], dim=1)
 
 
 class CopyWatch:
     r"""A callback for training: measures, every few steps, how far the model has learned to copy.
 
     `looks` holds what was measured: dictionaries with "step", "story" and "remembered" (nats a story), and "finding",
-    the weight with which the best head finds the word that is to be copied.
+    the weight on the word that is to be copied, of the head that is best at that word, on average.
 
     Args:
         model: the one that is trained.
@@ -45,7 +45,7 @@ class CopyWatch:
         n_stories: validation stories that are looked at.
     """
 
-    def __init__(self, model: Any, language: StoryLanguage, every: int = 20, n_stories: int = 48) -> None:
+    def __init__(self, model: Any, language: StoryLanguage, every: int = 10, n_stories: int = 48) -> None:
         self.model, self.language, self.every = model, language, every
         self.rows = validation_rows(language, n_stories, seed=0)
         self.remembered = remembered_mask(language, self.rows)
@@ -89,8 +89,8 @@ class CopyWatch:
         parts = {"words that are a choice": (steps, other), "words to be remembered": (steps, remembered)}
         line_chart(left, parts, "What a story costs the model", "steps", "nats", (floor, f"the floor, {floor:.1f}"))
         left.set_ylim(-2, 80)  # the first looks, in the hundreds, would press the rest flat
-        name = "the best head's weight on the word to be copied"
-        line_chart(right, {name: (steps, self.curve("finding"))}, name[0].upper() + name[1:], "steps", "weight")
+        title = "Attention to the word that is to be copied"
+        line_chart(right, {"best head for each word": (steps, self.curve("finding"))}, title, "steps", "weight")
         right.lines[0].set_color(COLOURS[2])
         right.set_ylim(0, 1)
         for axes in (left, right):
@@ -99,5 +99,5 @@ class CopyWatch:
 
     def _look(self, step: int) -> None:
         parts = surprise_parts(self.model, self.language, self.rows, self.remembered)
-        finding = float(finding_weights(self.model, self.rows, self.remembered).max())
+        finding = float(finding_weights(self.model, self.rows, self.remembered).flatten(1).amax(1).mean())
         self.looks.append({"step": step, **parts, "finding": finding})
