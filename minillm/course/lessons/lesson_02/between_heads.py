@@ -118,6 +118,19 @@ SPLIT_HEADS = Exercise(
             "mask can differ by batch row: (B, H, T, Dh).",
         ),
         Mistake(
+            "refusal left to view",
+            lambda x, n_heads: x.view(*x.shape[:2], n_heads, -1).transpose(1, 2),
+            "The split is right. But for a width that is not a multiple of `n_heads` the caller gets an error of "
+            "`view` about shapes that he has never seen: look first, and raise a ValueError that names `n_heads` and "
+            "the width.",
+        ),
+        Mistake(
+            "refusal left to rearrange",
+            lambda x, n_heads: rearrange(x, "b t (h d) -> b h t d", h=n_heads),
+            "The split is right. But for a width that is not a multiple of `n_heads` the caller gets an error about a "
+            "pattern that he did not write: look first, and raise a ValueError that names `n_heads` and the width.",
+        ),
+        Mistake(
             "rest dropped",
             split_drops_rest,
             "If the width is not a multiple of `n_heads`, you drop the last features without a word. Raise a "
@@ -142,7 +155,7 @@ def merge_by_cat(x: Tensor) -> Tensor:
 
 def merge_by_view(x: Tensor) -> Tensor:
     batch_size, n_heads, seq_len, head_dim = x.shape
-    return x.contiguous().transpose(1, 2).view(batch_size, seq_len, n_heads * head_dim)
+    return x.transpose(1, 2).view(batch_size, seq_len, n_heads * head_dim)
 
 
 def merge_other_style(x: Tensor) -> Tensor:

@@ -65,13 +65,13 @@ def causal_by_loops(q_positions: Tensor, kv_positions: Tensor) -> Tensor:
     return table_of_pairs(q_positions, kv_positions, lambda i, j: j <= i)
 
 
-def lower_triangle(q_positions: Tensor, kv_positions: Tensor, diagonal: int = 0) -> Tensor:
-    lead = torch.broadcast_shapes(q_positions.shape[:-1], kv_positions.shape[:-1])
-    return torch.ones(*lead, q_positions.shape[-1], kv_positions.shape[-1]).tril(diagonal).bool()
+def lower_triangle(q_positions: Tensor, kv_positions: Tensor) -> Tensor:
+    return torch.ones(q_positions.shape[-1], kv_positions.shape[-1]).tril()
 
 
 def causal_from_the_end(q_positions: Tensor, kv_positions: Tensor) -> Tensor:
-    return lower_triangle(q_positions, kv_positions, kv_positions.shape[-1] - q_positions.shape[-1])
+    q_len, kv_len = q_positions.shape[-1], kv_positions.shape[-1]
+    return torch.ones(q_len, kv_len).tril(kv_len - q_len).bool()
 
 
 def causal_padding_seen(q_positions: Tensor, kv_positions: Tensor) -> Tensor:
@@ -125,7 +125,18 @@ CAUSAL_MASK = Exercise(
             "A query must see itself too: the comparison is *at most*, and yours is *less than*. As it stands, the "
             "first token sees nothing at all.",
         ),
-        Mistake("index instead of position", lower_triangle, BY_INDEX),
+        Mistake(
+            "index instead of position",
+            lambda q_positions, kv_positions: lower_triangle(q_positions, kv_positions).bool(),
+            BY_INDEX,
+        ),
+        Mistake(
+            "triangle of ones",
+            lower_triangle,
+            "A triangle of ones has two faults: it compares places in the table instead of positions, so cached steps "
+            "and padding go wrong, and it holds numbers where bool is asked for. Compare `q_positions` with "
+            "`kv_positions`.",
+        ),
         Mistake(
             "index counted from the end",
             causal_from_the_end,

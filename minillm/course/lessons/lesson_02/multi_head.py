@@ -89,9 +89,9 @@ def self_attention_cases(draw: Draw) -> Iterator[tuple[tuple[Any, ...], dict[str
     yield (draw.normal(b, t, h * d), *square_weights(draw, h * d), h), {"mask": causal}
     x = draw.normal(b, t, h * d, dtype=torch.float64)
     yield (x, *square_weights(draw, h * d, torch.float64), d, causal.repeat(b, 1, 1, 1)), {}
-    # heads wider than the model: H * Dh is not D
-    wide = [draw.normal(h * d, t + 6, scale=0.5) for _ in range(3)]
-    yield (draw.normal(b, t, t + 6), *wide, draw.normal(t + 6, h * d, scale=0.5), h), {}
+    # heads narrower than D / H: head_dim is a choice of its own
+    narrow = [draw.normal(h * d, h * (d + 2), scale=0.5) for _ in range(3)]
+    yield (draw.normal(b, t, h * (d + 2)), *narrow, draw.normal(h * (d + 2), h * d, scale=0.5), h), {}
 
 
 def multi_by(
@@ -141,6 +141,22 @@ def split_by_reshape(x: Tensor, n_heads: int) -> Tensor:
 
 def merge_by_reshape(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0], x.shape[2], -1)
+
+
+def head_dim_from_x(
+    x: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, n_heads: int, mask: Tensor | None = None
+) -> Tensor:
+    shape = (*x.shape[:2], n_heads, x.shape[-1] // n_heads)
+    q, k, v = ((x @ w.T).view(shape).transpose(1, 2) for w in (w_q, w_k, w_v))
+    found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return found.transpose(1, 2).flatten(2) @ w_o.T
+
+
+def always_causal(
+    x: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, n_heads: int, mask: Tensor | None = None
+) -> Tensor:
+    causal = torch.ones(x.shape[1], x.shape[1]).tril().bool()
+    return self_attention_oracle(x, w_q, w_k, w_v, w_o, n_heads, causal)
 
 
 UNTRANSPOSED_CROSS = multi_by(apply=lambda x, w: x @ w)
@@ -202,6 +218,18 @@ MULTI_HEAD_ATTENTION = Exercise(
     tolerance=FOUR_PRODUCTS,
     mistakes=(
         *(Mistake(name, within_x(wrong), message) for name, (wrong, message) in WRONG_EVERYWHERE.items()),
+        Mistake(
+            "head_dim taken from x",
+            head_dim_from_x,
+            "You take head_dim as D / H. The weights decide: `w_q` makes H * Dh features, and Dh need not be D / H. "
+            "Split what came out of the projection, not what went in.",
+        ),
+        Mistake(
+            "always causal",
+            always_causal,
+            "You hide the future by yourself. Who may see whom is not for this function to decide: use the `mask` "
+            "that is given, and none if it is None.",
+        ),
         Mistake(
             "queries and keys swapped",
             lambda x, w_q, w_k, w_v, w_o, n_heads, mask=None: self_attention_oracle(

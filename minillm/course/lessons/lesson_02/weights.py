@@ -199,6 +199,12 @@ ATTENTION_WEIGHTS = Exercise(
         ),
         Mistake("softmax over queries", weights_by(dim=-2), WRONG_AXIS),
         Mistake(
+            "softmax over dimension 1",
+            weights_by(dim=1),
+            "Dimension 1 is right only while nothing stands in front of Tq and Tk. With a batch and heads it is "
+            "another one: count from the end, -1.",
+        ),
+        Mistake(
             "no softmax",
             weights_not_normalized,
             "These are scores, not weights: they may be negative and do not sum to 1. Softmax over the keys is "
