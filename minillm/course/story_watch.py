@@ -2,6 +2,7 @@ r"""Watch a story model learn: its curve, and a story of its own every few secon
 
 import math
 import textwrap
+import time
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from minillm.text.stories import StoryLanguage
 from minillm.text.stories.split import validation_rows
 
 N_STORIES = 48  # validation stories that are measured at each look
-LOOK_EVERY, DRAW_EVERY = 0.5, 1.0  # seconds; both take time from training
+LOOK_EVERY, DRAW_EVERY = 0.5, 1.0  # seconds, and on a slow machine more: each takes time from training,
+SHARE = 0.05  # at most this share of it
 TICKS = (25, 50, 100, 200, 400, 800)
 
 
@@ -65,8 +67,9 @@ class StoryWatch:
         if last or info["seconds"] >= self._next_look:
             self._look(info)
         if self.live is not None and info["seconds"] >= self._next_drawing:
+            began = time.perf_counter()
             self.live.update(png_bytes(self.picture()))
-            self._next_drawing = info["seconds"] + DRAW_EVERY
+            self._next_drawing = info["seconds"] + max(DRAW_EVERY, (time.perf_counter() - began) / SHARE)
         if last or info["seconds"] >= self._next_story:
             self._tell(info)
 
@@ -120,9 +123,10 @@ class StoryWatch:
         return words_per_story * math.log(self.language.tokenizer.vocab_size)
 
     def _look(self, info: dict[str, Any]) -> None:
+        began = time.perf_counter()
         parts = surprise_parts(self.model, self.language, self.rows, self.mask)
         self.looks.append({"seconds": info["seconds"], "step": info["step"], **parts})
-        self._next_look = info["seconds"] + LOOK_EVERY
+        self._next_look = info["seconds"] + max(LOOK_EVERY, (time.perf_counter() - began) / SHARE)
 
     def _tell(self, info: dict[str, Any]) -> None:
         generator = torch.Generator().manual_seed(info["step"])

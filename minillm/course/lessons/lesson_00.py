@@ -18,9 +18,8 @@ AFTER_EXP = Tolerance(2e-5, 1e-6, "exp in float32 doubles the rounding error of 
 
 BATCH_ONLY = "It works for vectors, but not with leading dimensions: they must stay where they are."
 OTHER_DIM = (
-    "You always go along the last dimension. The argument `dim` says along which one the results must sum to 1: use "
-    "it in "
-    "the maximum and in the sum."
+    "You always go along the last dimension. The argument `dim` says along which one the results must sum to 1: "
+    "use it in the maximum and in the sum."
 )
 
 
@@ -54,8 +53,8 @@ BROADCAST_PAIRWISE = Exercise(
     points=2,
     seed=11,
     hints=(
-        "Broadcasting stretches dimensions of size 1. Which shapes must `a` and `b` have, so that `a - b` has shape "
-        "(n, m)?",
+        "Broadcasting stretches dimensions of size 1. Which shapes must `a` and `b` have, so that `a - b` has "
+        "shape (n, m)?",
         "Make `a` a column, (n, 1), and `b` a row, (1, m). Indexing with `None` puts in a dimension of size 1.",
         "With dimensions in front, count from the end: `...` stands for all of them.",
     ),
@@ -78,8 +77,7 @@ BROADCAST_PAIRWISE = Exercise(
             "no new dimensions",
             lambda a, b: a - b,
             "You subtract element by element: `a[i] - b[i]`. Every pair is asked for, so each of the two needs a "
-            "dimension "
-            "of size 1 for the other to stretch into.",
+            "dimension of size 1 for the other to stretch into.",
         ),
         Mistake("vectors only", lambda a, b: a[:, None] - b[None, :], BATCH_ONLY),
         Mistake(
@@ -90,8 +88,8 @@ BROADCAST_PAIRWISE = Exercise(
         Mistake(
             "absolute difference",
             lambda a, b: (a[..., :, None] - b[..., None, :]).abs(),
-            "You took the absolute value. The sign is needed: later it tells whether a key stands before or after a "
-            "query.",
+            "You took the absolute value. The sign is needed: later it tells whether a key stands before or after"
+            " a query.",
         ),
     ),
 )
@@ -147,9 +145,8 @@ SOFTMAX = Exercise(
     id="layers.softmax.softmax",
     lesson="00",
     title="Softmax",
-    task="Turn scores into probabilities along `dim`: exp of each, divided by the sum of all. It must also be right "
-    "for scores "
-    "such as 1000, whose exp is too large for a float.",
+    task="Turn scores into probabilities along `dim`: exp of each, divided by the sum of all. It must also be right"
+    " for scores such as 1000, whose exp is too large for a float.",
     difficulty=1,
     minutes=10,
     points=3,
@@ -167,30 +164,27 @@ SOFTMAX = Exercise(
         Mistake(
             "no maximum subtracted",
             softmax_no_maximum,
-            "The formula is right, but exp overflows: exp(1000) is inf, and inf / inf is NaN. Subtract the largest "
-            "score "
-            "first: it cancels in the fraction.",
+            "The formula is right, but exp overflows: exp(1000) is inf, and inf / inf is NaN. Subtract the "
+            "largest score first: it cancels in the fraction.",
         ),
         Mistake(
             "one maximum for all rows",
             softmax_one_maximum,
             "You subtract the largest score of the whole tensor. In a row that lies far below it every exp "
-            "underflows to 0, "
-            "and 0/0 is NaN: each row needs its own maximum.",
+            "underflows to 0, and 0/0 is NaN: each row needs its own maximum.",
         ),
         Mistake(
             "sum over everything",
             softmax_over_everything,
-            "You divide by the sum over the whole tensor. The probabilities must sum to 1 along `dim`, in each row "
-            "for itself.",
+            "You divide by the sum over the whole tensor. The probabilities must sum to 1 along `dim`, in each "
+            "row for itself.",
         ),
         Mistake("dim ignored", lambda x, dim=-1: torch.softmax(x, -1), OTHER_DIM),
         Mistake(
             "keepdim missing",
             softmax_no_keepdim,
-            "The maximum and the sum lose their dimension, and broadcasting then lines the rest up wrongly (or not "
-            "at all). "
-            "Keep it with `keepdim=True`.",
+            "The maximum and the sum lose their dimension, and broadcasting then lines the rest up wrongly (or "
+            "not at all). Keep it with `keepdim=True`.",
         ),
         Mistake(
             "not divided by the sum",
@@ -219,8 +213,7 @@ LOG_SOFTMAX = Exercise(
     lesson="00",
     title="The logarithm of softmax",
     task="Give the natural logarithm of softmax along `dim`, without computing a softmax: a probability may be too "
-    "small for a "
-    "float although its logarithm, -200 say, is not.",
+    "small for a float although its logarithm, -200 say, is not.",
     difficulty=2,
     minutes=10,
     points=3,
@@ -238,29 +231,26 @@ LOG_SOFTMAX = Exercise(
         Mistake(
             "log of softmax",
             lambda x, dim=-1: torch.softmax(x, dim).log(),
-            "You compute the softmax first. Where a probability is too small for a float it becomes 0, and log(0) is "
-            "-inf. Take "
-            "the logarithm on paper: x minus the log of the sum.",
+            "You compute the softmax first. Where a probability is too small for a float it becomes 0, and log(0)"
+            " is -inf. Take the logarithm on paper: x minus the log of the sum.",
         ),
         Mistake(
             "no maximum subtracted",
             lambda x, dim=-1: x - x.exp().sum(dim, keepdim=True).log(),
-            "The formula is right, but exp overflows for large scores, and underflows for very small ones. Subtract "
-            "the "
-            "largest score along `dim` first.",
+            "The formula is right, but exp overflows for large scores, and underflows for very small ones. "
+            "Subtract the largest score along `dim` first.",
         ),
         Mistake(
             "maximum lost",
             log_softmax_maximum_lost,
-            "You subtract the maximum inside the sum but not outside of it, so it no longer cancels: everything is "
-            "off by that "
-            "maximum. Use the shifted scores in both terms.",
+            "You subtract the maximum inside the sum but not outside of it, so it no longer cancels: everything "
+            "is off by that maximum. Use the shifted scores in both terms.",
         ),
         Mistake(
             "log of the sum missing",
             log_softmax_no_log,
-            "You subtract the sum itself. The logarithm of a fraction is a difference of logarithms: take the log of "
-            "the sum.",
+            "You subtract the sum itself. The logarithm of a fraction is a difference of logarithms: take the log"
+            " of the sum.",
         ),
         Mistake("dim ignored", lambda x, dim=-1: torch.log_softmax(x, -1), OTHER_DIM),
         Mistake(
