@@ -12,7 +12,7 @@ from minillm.cli import options, runs
 
 DEFAULTS = {"corpus": "stories", "preset": "tiny", "tokenizer": "bpe", "vocab_size": 1024, "seq_len": 128,
             "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 50, "schedule": "linear", "accumulation": 1,
-            "dtype": "auto", "compile": False}
+            "dtype": "auto", "compile": False, "threads": None}
 OfText = "For a text: "
 
 
@@ -22,6 +22,7 @@ def train_command(
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
     seed: options.Seed = None,
     device: options.Device = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU. [all or one: a short trial decides]")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16: what to compute in. [auto]")] = None,
     compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile. [no]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the checkpoint. [a new one in runs/]")] = None,

@@ -17,6 +17,7 @@ from minillm.training.callbacks import EverySeconds, ProgressBar
 from minillm.training.loop import train
 from minillm.training.recipe import Recipe
 from minillm.training.state import TrainingState
+from minillm.training.threads import use_fastest_threads
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def new_run(settings: Mapping[str, Any], folder: Path, device: str) -> Run:
     """
     recipe = Recipe(**{name: settings[name] for name in
                        ("learning_rate", "warmup_steps", "schedule", "accumulation", "dtype", "compile")})
+    settings = {**settings, "threads": settings["threads"] or use_fastest_threads()}
+    torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])  # for dropout; everything else draws from the generator
     generator = torch.Generator().manual_seed(settings["seed"])
     corpus = open_corpus(settings["corpus"], settings["tokenizer"], settings["vocab_size"], settings["seq_len"])
@@ -73,6 +76,7 @@ def resumed_run(folder: Path, out: Path | None, device: str) -> tuple[Run, dict[
     if not {"settings", "limits", "corpus_sha256"} <= about.keys():
         raise ValueError(f"--resume {folder}: was not written by this command; go on with it from Python")
     settings = about["settings"]
+    torch.set_num_threads(settings["threads"])  # another number may add in another order
     corpus = open_corpus(settings["corpus"], tokenizer, settings["vocab_size"], settings["seq_len"])
     if corpus.digest != about["corpus_sha256"]:
         raise ValueError(f"--resume {folder}: the text of --corpus {settings['corpus']} is no longer the one that the "
@@ -107,7 +111,8 @@ def train_and_judge(run: Run, start: float, limits: Mapping[str, Any], save_ever
         "corpus": corpus.name, "params": sum(parameter.numel() for parameter in state.model.parameters()),
         "steps": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3),
         "tokens_per_s": round(state.tokens / state.seconds, 1), **corpus.judge(state.model, judge),
-        "seed": run.settings["seed"], "dtype": state.dtype, "device": str(state.device), "out": str(run.folder),
+        "seed": run.settings["seed"], "dtype": state.dtype, "device": str(state.device),
+        "threads": torch.get_num_threads(), "out": str(run.folder),
     }
 
 

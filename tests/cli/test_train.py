@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from minillm.cli import app, corpora, runs
@@ -14,7 +15,7 @@ from minillm.model.counting import count_parameters
 from minillm.text.stories import StoryLanguage
 from minillm.training import checkpoint
 
-FAST = ("--dtype", "fp32", "--batch-size", "2")
+FAST = ("--dtype", "fp32", "--batch-size", "2", "--threads", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,9 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(corpora, "N_STORIES", 20)
     monkeypatch.setattr(corpora, "N_SAMPLES", 5)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def minillm(*words: str | Path):
@@ -68,7 +72,7 @@ def test_the_whole_command_in_a_process_of_its_own(tmp_path):
     assert got["n_samples"] >= 400 and 0 <= got["valid_fraction"] <= 1
     assert got["steps"] >= 1 and got["tokens"] > 0 and got["tokens_per_s"] > 0 and got["seconds"] > 0
     assert got["tokens_per_s"] == pytest.approx(got["tokens"] / got["seconds"], rel=0.01)
-    assert isinstance(got["seed"], int) and got["dtype"] in ("fp32", "bf16")
+    assert got["threads"] >= 1 and isinstance(got["seed"], int) and got["dtype"] in ("fp32", "bf16")
     assert "nats/token over the floor" in run.stderr
     model, tokenizer, about = checkpoint.load(tmp_path / "run")
     assert model.config == config and about["settings"]["seed"] == got["seed"]
@@ -174,8 +178,6 @@ def test_no_run_writes_over_another(tmp_path):
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for device in ("cuda", "mps"):
