@@ -488,9 +488,9 @@ assert mask[0].sum() == 5 * 6 // 2 and mask[1].sum() == 7 * 8 // 2
 generator = torch.Generator().manual_seed(0)
 q = torch.randn(4, 16, generator=generator, dtype=torch.float64)
 memory = torch.randn(10, 16, generator=generator, dtype=torch.float64)
-real = torch.arange(10) < 7
+real = (torch.arange(10) < 7)[None]
 spoiled = memory.clone()
-spoiled[~real] = 99.0
+spoiled[~real[0]] = 99.0
 
 with_mask = (sdpa(q, spoiled, spoiled, real) - sdpa(q, memory, memory, real)).abs().max().item()
 without = (sdpa(q, spoiled, spoiled) - sdpa(q, memory, memory)).abs().max().item()
@@ -510,7 +510,7 @@ plots.show(figure, alt="Four bars below the line at 1: what four rows sum to whe
 # %% [markdown]
 # So a decoder in training has two kinds of mask: the causal one, which depends on positions only, and padding, which
 # depends on the batch. They are joined by *and*, which is what your `causal_mask` does with the −1. A mask of shape
-# (10,) was enough above: every query may see the same keys, and broadcasting does the rest.
+# (1, 10) was enough above: every query may see the same keys, and broadcasting does the rest.
 #
 # ### Find the bug
 #
@@ -689,12 +689,12 @@ def two_pointer_error(params, n_heads, batch_size, generator):
     question = torch.cat([slot_names[first], slot_names[second]], dim=-1)[:, None]
     rows = torch.arange(batch_size)
     wanted = torch.cat([contents[rows, first], contents[rows, second]], dim=-1)
-    only_slots = torch.arange(9) < 8
+    only_slots = (torch.arange(9) < 8)[None]  # the same keys for every query
     answer = multi_head_attention(torch.cat([slots, question], dim=1), *params, n_heads, only_slots)[:, -1]
     return (answer - wanted).square().mean()
 
 
-def train_two_pointers(n_heads, seed, n_steps=200):
+def train_two_pointers(n_heads, seed, n_steps=160):
     generator = torch.Generator().manual_seed(seed)
     sizes = ((32, 16), (32, 16), (32, 16), (16, 32))
     params = [torch.randn(*size, generator=generator) / size[1] ** 0.5 for size in sizes]
@@ -740,10 +740,12 @@ plots.show(figure, alt="One head divides its attention between slots 1 and 6; of
 # ### Myth and measurement: "eight heads cut the cost by eight"
 #
 # The usual reckoning: one head needs a 512 × 512 matrix, 262,144 weights; eight heads need 8 × (64 × 64) = 32,768. Let
-# PyTorch count the multiplications.
+# PyTorch count the multiplications (of the course's function, so that yours may use a kernel that hides them).
 
 # %% name="heads_do_not_change_macs" tags=["compare"]
 from torch.utils.flop_counter import FlopCounterMode
+
+from minillm.layers import multi_head
 
 x = torch.zeros(1, 512, 512)
 matrices = [torch.zeros(512, 512) for _ in range(4)]
@@ -751,7 +753,7 @@ n_weights = sum(matrix.numel() for matrix in matrices)
 macs = {}
 for n_heads in (1, 8):
     with FlopCounterMode(display=False) as counter:
-        multi_head_attention(x, *matrices, n_heads)
+        multi_head.multi_head_attention(x, *matrices, n_heads)
     macs[n_heads] = counter.get_total_flops() // 2  # a multiplication and an addition
     n_scores = n_heads * 512 * 512
     print(f"heads: {n_heads}   weights {n_weights:,}   multiply-adds {macs[n_heads]:,}   scores {n_scores:,}")
@@ -925,7 +927,7 @@ def new_reader():
 
 def read_story(reader, token_ids):
     positions = torch.where(token_ids != language.tokenizer.pad_id, torch.arange(token_ids.shape[1]), -1)
-    return reader["lm_head"](reader["attention"](reader["tok_emb"](token_ids), positions))
+    return reader["attention"](reader["tok_emb"](token_ids), positions)
 
 # %%
 def last_of(kind, token_ids):
@@ -935,9 +937,9 @@ def last_of(kind, token_ids):
 
 def ask(reader, token_ids):
     """The logits just before the last word of each kind, and that word."""
-    rows, logits = torch.arange(len(token_ids)), read_story(reader, token_ids)
+    rows, found = torch.arange(len(token_ids)), read_story(reader, token_ids)
     places = {kind: last_of(kind, token_ids) for kind in KINDS}
-    return {kind: (logits[rows, place - 1], token_ids[rows, place]) for kind, place in places.items()}
+    return {kind: (reader["lm_head"](found[rows, at - 1]), token_ids[rows, at]) for kind, at in places.items()}
 
 
 def train_reader(seed, n_steps=100):
