@@ -3,7 +3,6 @@ r"""Operations of a token."""
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
 from minillm.config import ModelConfig
@@ -20,8 +19,7 @@ def flops_cases(draw: Draw) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
 
 def flops_step_by_step(config: ModelConfig, kv_len: int) -> dict[str, int]:
     r"""Go through the matrices of a built model, and through the products of every head with every key."""
-    with torch.device("meta"):
-        model = GPT(config)
+    model = GPT(config)
     linears = [module for block in model.blocks for module in block.modules() if isinstance(module, nn.Linear)]
     multiply_and_add, products = 2, 0
     for _layer in range(config.n_layers):
