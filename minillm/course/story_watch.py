@@ -18,8 +18,8 @@ from minillm.text.stories import StoryLanguage
 from minillm.text.stories.split import validation_rows
 
 N_STORIES = 48  # validation stories that are measured at each look
-LOOK_EVERY, DRAW_EVERY = 0.5, 1.0  # seconds, and on a slow machine more: each takes time from training,
-SHARE = 0.05  # at most this share of it
+LOOK_EVERY, DRAW_EVERY = 0.5, 1.0  # seconds; each takes time from training,
+SHARE, RAREST = 0.05, 2.0  # at most this share of it; but at least once in so many seconds
 TICKS = (25, 50, 100, 200, 400, 800)
 
 
@@ -69,7 +69,7 @@ class StoryWatch:
         if self.live is not None and info["seconds"] >= self._next_drawing:
             began = time.perf_counter()
             self.live.update(png_bytes(self.picture()))
-            self._next_drawing = info["seconds"] + max(DRAW_EVERY, (time.perf_counter() - began) / SHARE)
+            self._next_drawing = info["seconds"] + _pause(DRAW_EVERY, began)
         if last or info["seconds"] >= self._next_story:
             self._tell(info)
 
@@ -126,7 +126,7 @@ class StoryWatch:
         began = time.perf_counter()
         parts = surprise_parts(self.model, self.language, self.rows, self.mask)
         self.looks.append({"seconds": info["seconds"], "step": info["step"], **parts})
-        self._next_look = info["seconds"] + max(LOOK_EVERY, (time.perf_counter() - began) / SHARE)
+        self._next_look = info["seconds"] + _pause(LOOK_EVERY, began)
 
     def _tell(self, info: dict[str, Any]) -> None:
         generator = torch.Generator().manual_seed(info["step"])
@@ -135,3 +135,8 @@ class StoryWatch:
         print(f"after {info['seconds']:.0f} s ({info['step']} steps), {judged}:")
         print(textwrap.fill(story or "(nothing)", 100, initial_indent="  ", subsequent_indent="  "), flush=True)
         self._next_story = info["seconds"] + self.story_every
+
+
+def _pause(wanted: float, began: float) -> float:
+    r"""The seconds until something is done again that began at `began` and has just ended."""
+    return max(wanted, min((time.perf_counter() - began) / SHARE, RAREST))

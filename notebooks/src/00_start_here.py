@@ -147,7 +147,7 @@ from minillm.training.threads import use_fastest_threads
 read = set()  # every story that it reads, for a question in section 3
 
 
-def endless_stories(n_stories=32):
+def fresh_stories(n_stories=32):
     while True:
         token_ids, targets = story_batch(language, n_stories, generator)
         read.update(language.tokenizer.decode(row) for row in token_ids.tolist())
@@ -156,9 +156,9 @@ def endless_stories(n_stories=32):
 
 use_fastest_threads()
 watch = StoryWatch(model, language)
-run = train(model, endless_stories(), Recipe(), seconds=30, callbacks=[watch])
+run = train(model, fresh_stories(), Recipe(), seconds=30, callbacks=[watch])
 if watch.looks[-1]["remembered"] > 2:  # a slow or busy machine: as long again
-    run = train(model, endless_stories(), seconds=60, callbacks=[watch], state=run)
+    run = train(model, fresh_stories(), seconds=60, callbacks=[watch], state=run)
 
 # %% [markdown]
 # The same from a terminal, for a minute, and with the model kept in a file:
@@ -176,11 +176,10 @@ remembers = next((look for look in watch.looks if look["remembered"] < 2.0), Non
 print(f"at the start {first['story']:6.1f} nats a story; guessing blindly would cost {uniform:.1f}")
 print(f"at the end   {last['story']:6.1f}, with {last['remembered']:.2f} of them for words that it should remember")
 print(f"the floor    {floor:6.1f}")
-flat = [look for look in watch.looks if 0.75 < look["remembered"] / watch.forgetting < 1.25]
-print(f"\nYou said {my_curve}. For {len(flat) / len(watch.looks):.0%} of the time it paid about what it costs "
-      f"to remember nothing, {watch.forgetting:.1f} nats.")
+knows = next((look for look in watch.looks if look["remembered"] < 1.1 * watch.forgetting), last)
+print(f"\nYou said {my_curve}. At second {knows['seconds']:.0f} it knew about all that one can know without memory.")
 if remembers:
-    print(f"It remembers (less than 2 nats lost on it) from second {remembers['seconds']:.0f} on.")
+    print(f"At second {remembers['seconds']:.0f} it remembered: it lost less than 2 nats on words said before.")
 else:
     print("It does not remember yet: your machine needs longer. Run the cell above again with larger numbers of")
     print("seconds, after the cell that makes the model.")
@@ -196,12 +195,12 @@ else:
 # **Then the words fall into place**: first how often each occurs, then which follows which. The stories sound right,
 # and they contradict themselves. Read them closely.
 #
-# **Then nothing much happens, and then it learns to remember.** The flat stretch of the right curve lies on the
-# dotted line: that is what it costs to know the language and remember nothing, one thing out of ten, one place out of
-# eight. Then the curve drops to nearly nothing (B, if the run was long enough). Why so late and so suddenly? A likely
-# reason: the model has to find out where to look back *and* what to do with what it finds there, and each of the two
-# is of little use before the other is there. Lesson 02 builds the part that looks back, attention; lesson 07 puts a
-# model together from it.
+# **Then nothing much happens, and then it learns to remember.** The right curve comes to rest on the dotted line:
+# that is what it costs to know the language and remember nothing, one thing out of ten, one place out of eight. Then
+# it drops, in one go or in two, to nearly nothing (B, if the run was long enough). Why so late and so suddenly? A
+# likely reason: the model has to find out where to look back *and* what to do with what it finds there, and each of
+# the two is of little use before the other is there. Lesson 02 builds the part that looks back, attention; lesson 07
+# puts a model together from it.
 
 # %% [markdown]
 # ## 3 · Does it make sense? Let a checker decide
@@ -422,7 +421,7 @@ may_look = distance >= 0
 
 assert torch.equal(may_look, masks.causal_mask(positions, positions))
 figure, panels = plots.new_figure(columns=2, width=8.4, height=4.0)
-plots.heat_map(panels[0], distance, words, words, "distance: query minus key", numbers=".0f")
+plots.heat_map(panels[0], distance, words, words, "distance: row minus column", numbers=".0f")
 plots.heat_map(panels[1], may_look, words, words, "may the row look at the column?", numbers=".0f")
 plots.show(figure, alt="Left, the distances between seven words, 0 on the diagonal. Right, the mask: 1 where a word "
            "may look, on the diagonal and below it, and 0 above.")
@@ -607,7 +606,7 @@ print(f"the first head compares words of {compare.shape[0]} numbers through a ma
 # %% name="singular_values"
 figure, (axes,) = plots.new_figure(width=6.4, height=2.8)
 number = list(range(1, 25))
-lines = {"8 thin columns times 8 thin rows": (number, values[:24].clamp(min=1e-9).tolist())}
+lines = {"512 x 8 times 8 x 512": (number, values[:24].clamp(min=1e-9).tolist())}
 full = torch.linalg.svdvals(torch.randn(512, 512, generator=thin))
 plots.line_chart(axes, {**lines, "a full 512 x 512 matrix": (number, full[:24].tolist())},
                  "The 24 largest singular values", "number", "size", (tolerance.item(), "counted as zero below"))
