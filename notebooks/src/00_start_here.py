@@ -126,7 +126,7 @@ print(f"{n_params:,} numbers, and they know nothing yet")
 # **Predict.** How will the surprise come down from the start to the floor? Choose:
 #
 # - **A** fast at first, then ever slower: one smooth slide;
-# - **B** fast at first, then hardly at all for a while, as if it were done, and then down a second time;
+# - **B** fast at first, then much slower, as if it were nearly done, and then down a second time;
 # - **C** in many small steps, as it learns word after word.
 
 # %%
@@ -195,12 +195,13 @@ else:
 # **Then the words fall into place**: first how often each occurs, then which follows which. The stories sound right,
 # and they contradict themselves. Read them closely.
 #
-# **Then nothing much happens, and then it learns to remember.** The right curve comes to rest on the dotted line:
-# that is what it costs to know the language and remember nothing, one thing out of ten, one place out of eight. Then
-# it drops, in one go or in two, to nearly nothing (B, if the run was long enough). Why so late and so suddenly? A
-# likely reason: the model has to find out where to look back *and* what to do with what it finds there, and each of
-# the two is of little use before the other is there. Lesson 02 builds the part that looks back, attention; lesson 07
-# puts a model together from it.
+# **Then comes the slow part, and it is about memory.** The right curve bends near the dotted line: that is what it
+# costs to know the language and remember nothing, one thing out of ten, one place out of eight. Some runs rest there
+# for a while, others go on slowly. Then they drop, in one go or in two, to nearly nothing, and with them the left
+# curve comes down a second time to the floor (B, if the run was long enough). Why does memory come last? A likely
+# reason: the model has to find out where to look back *and* what to do with what it finds there, and each of the two
+# is of little use before the other is there. Lesson 02 builds the part that looks back, attention; lesson 07 puts a
+# model together from it.
 
 # %% [markdown]
 # ## 3 · Does it make sense? Let a checker decide
