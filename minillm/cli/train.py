@@ -11,7 +11,7 @@ import typer
 from minillm.cli import options, runs
 
 DEFAULTS = {"corpus": "stories", "preset": "tiny", "tokenizer": "bpe", "vocab_size": 1024, "seq_len": 128,
-            "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 50, "schedule": "linear", "accumulation": 1,
+            "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 50, "schedule": "linear", "accumulation": 1,
             "dtype": "auto", "compile": False, "threads": None}
 OfText = "For a text: "
 
@@ -32,7 +32,7 @@ def train_command(
     vocab_size: Annotated[int | None, typer.Option(min=256, help=OfText + "tokens of bpe. [1024]")] = None,
     seq_len: Annotated[int | None, typer.Option(min=2, help=OfText + "tokens in a window. [128]")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Texts in a batch. [32]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The largest learning rate. [0.002]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The largest learning rate. [0.003]")] = None,
     warmup_steps: Annotated[int | None, typer.Option(help="Steps until it is reached. [50]")] = None,
     schedule: Annotated[str | None, typer.Option(help="How it comes down: linear or cosine. [linear]")] = None,
     accumulation: Annotated[int | None, typer.Option(min=1, help="Batches that make one step. [1]")] = None,

@@ -1,6 +1,5 @@
 r"""When a run is over: after so many steps, after so many seconds, or whichever comes first."""
 
-import math
 import time
 
 from minillm.training import schedule
@@ -28,21 +27,21 @@ class Limits:
             raise ValueError(f"seconds={seconds}: the run has had {state.seconds:.1f} seconds; use a larger total")
         self.steps, self.seconds, self.state = steps, seconds, state
         self._start = time.perf_counter() - state.seconds
-        self._shortest_step = math.inf
+        self._n_ticks, self._reached = 0, False
 
     def tick(self) -> None:
-        r"""Look at the clock, after each step."""
+        r"""Look at the clock, after each step, and decide whether there is time for another one like it."""
         now = time.perf_counter() - self._start
-        self._shortest_step = min(self._shortest_step, now - self.state.seconds)
+        last_step = now - self.state.seconds if self._n_ticks else 0.0  # the first may compile: it foretells nothing
+        self._n_ticks += 1
         self.state.seconds = now
+        no_steps_left = self.steps is not None and self.state.step >= self.steps
+        no_time_left = self.seconds is not None and now + last_step > self.seconds
+        self._reached = no_steps_left or no_time_left
 
     def reached(self) -> bool:
-        r"""Whether there is no time for another step; so a run keeps to its seconds, and does not just pass them."""
-        if self.steps is not None and self.state.step >= self.steps:
-            return True
-        if self.seconds is None or self._shortest_step == math.inf:
-            return False
-        return time.perf_counter() - self._start + self._shortest_step > self.seconds
+        r"""Whether the run is over, as the last `tick` saw it; so a run keeps to its seconds and does not pass them."""
+        return self._reached
 
     def progress(self) -> float:
         r"""The share of the run that is behind us, 0 to 1; exactly 1 after its last step."""

@@ -42,7 +42,7 @@ def train(
         callbacks: see `minillm.training.callbacks`.
         evaluate: returns numbers, such as a validation loss, that are added to the callbacks' info.
         evaluate_every: steps between evaluations; 0 = never.
-        report_every: steps between calls of on_step; the last step is always reported.
+        report_every: steps between calls of on_step; the step that reaches a limit is always reported.
         state: a run to go on with, from an earlier call or a checkpoint; None = a new one. It is changed in place.
     Returns: the state of the run; the model in it is the one given, in evaluation mode.
     Raises:

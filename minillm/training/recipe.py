@@ -34,7 +34,7 @@ class Recipe:
     Lesson: 08.
     """
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     warmup_steps: int = 50
     schedule: str = "linear"
     decay_share: float = 0.6
@@ -47,7 +47,7 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self):
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a number above 0, such as 2e-3")
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a number above 0, such as 3e-3")
         _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "use at least 0")
         _require(self.schedule in ("linear", "cosine"), "schedule", self.schedule, "use 'linear' or 'cosine'")
         _require(0 < self.decay_share <= 1, "decay_share", self.decay_share, "use a share in (0, 1]")
