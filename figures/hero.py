@@ -61,7 +61,7 @@ def trained_diary(language: StoryLanguage) -> Diary:
     model = GPT(preset("tiny", max_seq_len=language.max_len), generator)
     diary = Diary(model, language)
     batches = (story_batch(language, BATCH_SIZE, generator) for _ in count())
-    train(model, batches, Recipe(dtype="fp32"), steps=STEPS, callbacks=[diary])
+    train(model, batches, Recipe(learning_rate=2e-3, dtype="fp32"), steps=STEPS, callbacks=[diary])
     return diary
 
 
