@@ -3,11 +3,14 @@ r"""Watch a story model learn to copy: what remembered words cost it, and how we
 from typing import Any
 
 import torch
+from IPython.core.getipython import get_ipython
+from IPython.display import display
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minillm.course.plots import COLOURS, PALE, line_chart, new_figure
+from minillm.course.plots import COLOURS, PALE, line_chart, new_figure, png_bytes, show
 from minillm.course.story_surprise import remembered_mask, surprise_parts
+from minillm.course.widgets import LivePicture
 from minillm.layers.recorder import record
 from minillm.text.stories import StoryLanguage
 from minillm.text.stories.split import validation_rows
@@ -32,8 +35,15 @@ def finding_weights(model: Any, rows: Tensor, remembered: Tensor) -> Tensor:
     return torch.stack([layer.transpose(1, 2)[asked] for layer in found], dim=1)
 
 
+DRAW_EVERY = 1.0  # seconds; drawing takes time from training
+ALT = (
+    "Two panels over the steps of training. Left: what a story costs, for words that are a choice and for words to be "
+    "remembered. Right: the attention that the word to be copied gets."
+)
+
+
 class CopyWatch:
-    r"""A callback for training: measures, every few steps, how far the model has learned to copy.
+    r"""A callback for training: measures, every few steps, how far the model has learned to copy, and draws it live.
 
     `looks` holds what was measured: dictionaries with "step", "story" and "remembered" (nats a story), and "finding",
     the weight on the word that is to be copied, of the head that is best at that word, on average.
@@ -50,6 +60,8 @@ class CopyWatch:
         self.rows = validation_rows(language, n_stories, seed=0)
         self.remembered = remembered_mask(language, self.rows)
         self.looks: list[dict[str, float]] = []
+        self.live: LivePicture | None = None
+        self._drawn_at = 0.0
 
     def on_start(self, info: dict[str, Any]) -> None:
         r"""Look at the untrained model.
@@ -58,15 +70,32 @@ class CopyWatch:
             info: step is looked at.
         """
         self._look(info["step"])
+        if get_ipython() is not None:
+            self.live = LivePicture(png_bytes(self.picture()), ALT)
+            display(self.live)
 
     def on_step(self, info: dict[str, Any]) -> None:
-        r"""Look, if it is time, and at the last step.
+        r"""Look, if it is time, and at the last step; draw, if the last drawing is some time ago.
 
         Args:
-            info: step and progress are looked at.
+            info: step, progress and seconds are looked at.
         """
         if info["step"] % self.every == 0 or info["progress"] >= 1:
             self._look(info["step"])
+            if self.live is not None and info["seconds"] - self._drawn_at >= DRAW_EVERY:
+                self.live.update(png_bytes(self.picture()))
+                self._drawn_at = info["seconds"]
+
+    def on_end(self, info: dict[str, Any]) -> None:
+        r"""Replace the live picture by a lasting one.
+
+        Args:
+            info: not looked at.
+        """
+        if self.live is not None:
+            self.live.close()
+            self.live = None
+        show(self.picture(), ALT)
 
     def curve(self, name: str) -> list[float]:
         r"""What was measured under a name, from the first look to the last.

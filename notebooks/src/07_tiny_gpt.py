@@ -32,7 +32,9 @@ from torch import nn
 from minillm.course import check, hint, mine, plots, reset, solution  # noqa: F401
 from minillm.course.dependencies import dependency_table
 from minillm.course.model_pictures import block_designs, mask_gallery, stacked_bars, whole_model
+from minillm.training.threads import use_fastest_threads
 
+use_fastest_threads()  # on a busy machine two threads that wait for each other are slower than one
 picture = whole_model()
 plots.show(picture, alt="From token ids through the embedding, the blocks, the final norm and the head to the logits")
 
@@ -80,7 +82,7 @@ plots.show(figure, alt="A path from x, by the step that attn adds, to the left, 
 # stream itself is never normalized, and that is the point of the design.
 #
 # **Predict.** Suppose both parts answer 0, as they nearly do in a fresh model. What comes out of the pre-norm block for
-# x = (1, 7)? And what of the post-norm block? The cell after your exercise shows it.
+# x = (1, 7)? And what of the post-norm block? The cell after your exercise shows both.
 
 # %%
 guess_pre, guess_post = None, None  # two vectors
@@ -548,7 +550,7 @@ from minillm.course.lessons.lesson_07.shifting import found_in_the_wild
 from minillm.inference.evaluate import sample_stories
 from minillm.inference.generate import generate
 from minillm.text.stories.split import train_rows
-from minillm.training.callbacks import History, ProgressBar
+from minillm.training.callbacks import History
 from minillm.training.loop import train
 from minillm.training.recipe import Recipe
 
@@ -610,14 +612,12 @@ recipe = Recipe(learning_rate=3e-3, warmup_steps=30, decay_share=0.4, dtype="fp3
 with mine.active():
     model = GPT(config, generator)
     watch = CopyWatch(model, language, every=10, n_stories=24)
-    train(model, endless_stories(generator), recipe, steps=240, callbacks=[watch, ProgressBar(floor)])
+    train(model, endless_stories(generator), recipe, steps=240, callbacks=[watch])
 
 # %% name="whose_code_ran" tags=["compare"]
 mine.table()
 
 # %% name="the_transition"
-plots.show(watch.picture(), alt="Two panels over the steps of training. Left: the choices fall at once, the words to "
-           "be remembered stand and then fall. Right: the weight on the word to be copied rises at that time")
 before, after = watch.looks[8], watch.looks[-1]
 choices = [look["story"] - look["remembered"] for look in (before, after)]
 entropy = language.entropy()
@@ -632,7 +632,7 @@ assert before["finding"] < 0.25 and after["finding"] > 0.5
 # %% [markdown]
 # First the grammar is learned, fast: which kind of word follows which. Then progress is slow. The model knows that a
 # name comes now, and guesses which. The right panel tells why: no head looks back at the place where the name was said.
-# When heads learn that, what was to be remembered costs next to nothing within some fifty steps. Such a pair of heads
+# When heads learn that, the price of what was to be remembered falls quickly, to almost nothing. Such a pair of heads
 # is known as an *induction head* (Olsson et al. 2022). It is a mechanism, not a gradual improvement, and it shows as a
 # bend in the loss curve. Which head finds which word differs from seed to seed.
 #

@@ -1,5 +1,6 @@
 r"""Lesson 07's tools: what they measure, on cases that can be worked out by hand; and whose code a training runs."""
 
+import re
 from itertools import product
 
 import pytest
@@ -11,6 +12,7 @@ from minillm.config import Glu, Mlp, preset
 from minillm.course import mine, model_explorer, model_pictures, shelf
 from minillm.course.copy_watch import CopyWatch, finding_weights
 from minillm.course.dependencies import dependency_table
+from minillm.course.lessons.lesson_07.shifting import SHIFT_ROWS, found_in_the_wild
 from minillm.layers.recorder import report
 from minillm.model.gpt import GPT
 from minillm.text import batches
@@ -110,6 +112,16 @@ def test_copy_watch_looks_when_it_should(language: StoryLanguage) -> None:
     assert watch.curve("step") == [0, 2, 4, 5]
     assert all(look["story"] > look["remembered"] > 0 and 0 < look["finding"] < 1 for look in watch.looks)
     assert isinstance(watch.picture(), Figure)
+
+
+def test_the_bug_that_is_shown_is_the_bug_that_is_run(fresh_seed: int) -> None:
+    code = re.search(r"```python\n(.*?)```", SHIFT_ROWS.task, re.DOTALL)[1]
+    namespace: dict = {}
+    exec(code, namespace)
+    rows = torch.randint(0, 5, (4, 9), generator=torch.Generator().manual_seed(fresh_seed))
+    shown, run = namespace["shift_rows"](rows, 0), found_in_the_wild(rows, 0)
+    assert all(torch.equal(a, b) for a, b in zip(shown, run, strict=True))
+    assert SHIFT_ROWS.judge(namespace["shift_rows"]).mistake == "not shifted"
 
 
 def test_explored_sizes_are_those_of_the_model() -> None:

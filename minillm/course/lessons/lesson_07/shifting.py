@@ -12,6 +12,7 @@ from minillm.course.exercise import Exercise, Mistake
 
 
 def found_in_the_wild(rows: Tensor, pad_id: int, ignored: int = -100) -> tuple[Tensor, Tensor]:
+    r"""The function as it was found, bug included; the text of the exercise shows it."""
     inputs = rows[:, :-1]
     targets = inputs.clone()
     targets[targets == pad_id] = ignored
