@@ -366,7 +366,8 @@ for axes in (left, right):
 plots.show(figure, alt="Without scaling the stream grows with depth; scaled or zero branches keep it at its size")
 
 # %% [markdown]
-# Without the factor the stream of a deep model is several times the embedding it began with: each block's answer is a
+# Without the factor the stream grows like the root of the depth ($\sqrt{48 / 6} = 2.8$), as a sum of independent terms
+# does. At the end of a deep model it is many times the embedding that it began with: each block's answer is a
 # smaller and smaller share of it, and what the token was is drowned. With the factor the depth no longer matters. The
 # third choice, zero, lets each block start as the identity; the tiny GPT uses it.
 
