@@ -17,7 +17,7 @@ from PIL import Image
 
 from minillm.config import preset
 from minillm.course.plots import COLOURS, INK, PALE
-from minillm.course.story_pictures import set_in_lines, write_words
+from minillm.course.scenes.story_pictures import set_in_lines, write_words
 from minillm.inference.evaluate import sample_stories, story_nats
 from minillm.model.gpt import GPT
 from minillm.text.batches import story_batch

@@ -10,10 +10,10 @@ from typing import Any
 from minillm.course import mine
 from minillm.course.catalogue import exercise_named, exercises
 from minillm.course.exercise import PACKAGE, Exercise
+from minillm.course.judge.verdict import Verdict
 from minillm.course.shelf import current_shelf
 from minillm.course.source import solution_source, stub_source
 from minillm.course.tables import Table
-from minillm.course.verdict import Verdict
 
 # The caller is the first frame of none of these; wrappers that check types stand in between when tests run.
 BETWEEN = (PACKAGE, "jaxtyping", "beartype")

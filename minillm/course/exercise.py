@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from minillm.course.compare import Tolerance
-from minillm.course.draw import Draw
-from minillm.course.verdict import Verdict
+from minillm.course.judge.compare import Tolerance
+from minillm.course.judge.draw import Draw
+from minillm.course.judge.verdict import Verdict
 
 PACKAGE = "minillm"
 LONGEST = 20  # minutes
@@ -128,6 +128,6 @@ class Exercise:
             seed: draws the second half of the cases; None for new ones.
         Returns: the verdict, never an exception of the function's own.
         """
-        from minillm.course.judging import judge_function  # judging needs Exercise
+        from minillm.course.judge.judging import judge_function  # judging needs Exercise
 
         return judge_function(self, function, seed)

@@ -30,8 +30,8 @@
 import random
 
 from minillm.course import plots
-from minillm.course.story_pictures import surprise_picture
-from minillm.course.story_surprise import word_surprises
+from minillm.course.scenes.story_pictures import surprise_picture
+from minillm.course.scenes.story_surprise import word_surprises
 from minillm.text.stories import StoryLanguage
 
 language = StoryLanguage()
@@ -113,7 +113,7 @@ print(f"knowing the language:               {floor:6.1f}")
 
 # %% name="before_training" tags=["compare"]
 from minillm.config import preset
-from minillm.course.story_talk import tell_on
+from minillm.course.scenes.story_talk import tell_on
 from minillm.model.gpt import GPT
 
 generator = torch.Generator().manual_seed(0)
@@ -138,7 +138,7 @@ my_curve = "A"  # change me
 # seconds the model tells a story of its own.
 
 # %% name="watch_it_learn"
-from minillm.course.story_watch import StoryWatch
+from minillm.course.scenes.story_watch import StoryWatch
 from minillm.text.batches import story_batch
 from minillm.training.loop import train
 from minillm.training.recipe import Recipe
@@ -271,7 +271,7 @@ print(tell_on(model, language, beginning, temperature=1.0, seed=1))
 # safe, above 1 it becomes bold, and in the end foolish. Section 9 shows what it does to the numbers.
 
 # %% name="explore"
-from minillm.course.story_talk import talk_widget
+from minillm.course.scenes.story_talk import talk_widget
 
 talk_widget(model, language, "Mia and her dog Pip")
 
@@ -433,7 +433,7 @@ plots.show(figure, alt="Left, the distances between seven words, 0 on the diagon
 # differences between word numbers, which are 0 where two words are the same.
 
 # %% name="how_far_back" tags=["compare"]
-from minillm.course.story_surprise import remembered_mask
+from minillm.course.scenes.story_surprise import remembered_mask
 
 some = rows[:256]
 places = torch.arange(some.shape[1])
@@ -696,7 +696,7 @@ print("the likeliest word is the same at all four temperatures:", len(set(best))
 print("the spread (entropy) grows with temperature:", entropies == sorted(entropies))
 
 # %% name="temperature_picture"
-from minillm.course.story_pictures import next_word_panel
+from minillm.course.scenes.story_pictures import next_word_panel
 
 figure, panels = plots.new_figure(columns=3, width=9.2, height=3.2)
 for axes, temperature in zip(panels, (0.5, 1.0, 4.0), strict=True):

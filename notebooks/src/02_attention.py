@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from minillm.course import check, hint, mine, plots, reset, solution  # noqa: F401
-from minillm.course.attention_pictures import lookup_picture, story_weights_picture
+from minillm.course.scenes.attention_pictures import lookup_picture, story_weights_picture
 from minillm.layers import pairwise, softmax  # noqa: F401
 from minillm.text.stories import StoryLanguage
 from minillm.text.words import split_words
@@ -1035,7 +1035,7 @@ plots.show(picture, alt=f"The story twice, words shaded by attention: {looked_at
 # %% name="attention_explorer"
 from functools import partial
 
-from minillm.course.attention_explorer import explorer_controls, explorer_picture
+from minillm.course.scenes.attention_explorer import explorer_controls, explorer_picture
 from minillm.course.widgets import Explorer
 
 short = split_words("Mia had a red kite . she lost the kite in the cave . Mia left the cave with her red")

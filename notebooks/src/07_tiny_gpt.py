@@ -30,8 +30,8 @@ import torch
 from torch import nn
 
 from minillm.course import check, hint, mine, plots, reset, solution  # noqa: F401
-from minillm.course.dependencies import dependency_table
-from minillm.course.model_pictures import block_designs, mask_gallery, stacked_bars, whole_model
+from minillm.course.scenes.dependencies import dependency_table
+from minillm.course.scenes.model_pictures import block_designs, mask_gallery, stacked_bars, whole_model
 from minillm.training.threads import use_fastest_threads
 
 use_fastest_threads()  # on a busy machine two threads that wait for each other are slower than one
@@ -529,7 +529,7 @@ print(f"the tiny GPT on {seq_len} tokens: {measured:,} operations, counted while
 # outweigh a small model? How much of the memory is the training's?
 
 # %% name="model_explorer"
-from minillm.course.model_explorer import model_controls, sizes_picture
+from minillm.course.scenes.model_explorer import model_controls, sizes_picture
 from minillm.course.widgets import Explorer
 
 Explorer(
@@ -599,7 +599,7 @@ print(f"and this is what it tells: {told}")
 guess_order = None  # "together", "choices first", "memory first"
 
 # %% name="training_on_your_functions"
-from minillm.course.copy_watch import CopyWatch
+from minillm.course.scenes.copy_watch import CopyWatch
 
 
 def endless_stories(generator):

@@ -7,7 +7,7 @@ import torch
 
 from minillm.course import exercises
 from minillm.course.exercise import Exercise
-from minillm.course.judging import draw_cases
+from minillm.course.judge.judging import draw_cases
 from minillm.course.source import stub_source
 
 EVERY = pytest.mark.parametrize("exercise", exercises(), ids=lambda exercise: exercise.id)

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from minillm.config import Glu, Mlp, preset
-from minillm.course import mine, model_explorer, model_pictures, shelf
-from minillm.course.copy_watch import CopyWatch, finding_weights
-from minillm.course.dependencies import dependency_table
+from minillm.course import mine, shelf
 from minillm.course.lessons.lesson_07.shifting import SHIFT_ROWS, found_in_the_wild
+from minillm.course.scenes import model_explorer, model_pictures
+from minillm.course.scenes.copy_watch import CopyWatch, finding_weights
+from minillm.course.scenes.dependencies import dependency_table
 from minillm.layers.recorder import report
 from minillm.model.gpt import GPT
 from minillm.text import batches

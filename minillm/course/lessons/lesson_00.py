@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.course.compare import Tolerance
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
+from minillm.course.judge.compare import Tolerance
+from minillm.course.judge.draw import Draw
 
 FLOATS = (torch.float32, torch.float64)
 EXACT_SUMS = Tolerance(1e-6, 1e-7, "a single subtraction; no sum whose order could matter")

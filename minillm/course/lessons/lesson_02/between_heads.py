@@ -7,9 +7,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from minillm.course.compare import Tolerance
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
+from minillm.course.judge.compare import Tolerance
+from minillm.course.judge.draw import Draw
 
 MOVES_ONLY = Tolerance(0.0, 0.0, "numbers are moved, never computed with")
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
+from minillm.course.judge.draw import Draw
 
 INVERTED = (
     "The polarity is turned round. In this course True means *may attend*, and your True means *blocked*: every query "

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.course.compare import Tolerance
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
+from minillm.course.judge.compare import Tolerance
+from minillm.course.judge.draw import Draw
 
 FOUR_PRODUCTS = Tolerance(1e-4, 2e-5, "four matrix products in a row, summed in another order in float32")
 UNTRANSPOSED = (

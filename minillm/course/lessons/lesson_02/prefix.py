@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
+from minillm.course.judge.draw import Draw
 from minillm.course.lessons.lesson_02.causal import BY_INDEX, causal_by_loops, position_pairs, table_of_pairs
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.course.compare import Tolerance
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
+from minillm.course.judge.compare import Tolerance
+from minillm.course.judge.draw import Draw
 
 SHORT_SUMS = Tolerance(
     2e-5, 2e-6, "sums of a few products in another order, then exp, which doubles their rounding error"

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.course.compare import Tolerance
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
+from minillm.course.judge.compare import Tolerance
+from minillm.course.judge.draw import Draw
 
 Part = Callable[[Tensor], Tensor]
 SMALL_SUMS = Tolerance(2e-5, 1e-5, "a few sums of numbers near 10, possibly in another order")

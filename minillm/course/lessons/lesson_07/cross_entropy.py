@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.course.compare import Tolerance
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
+from minillm.course.judge.compare import Tolerance
+from minillm.course.judge.draw import Draw
 
 MEAN_OF_LOGS = Tolerance(2e-5, 2e-5, "a mean of log-probabilities of scores near 100, where float32 steps by 8e-6")
 

@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from minillm.config import ModelConfig
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
+from minillm.course.judge.draw import Draw
 from minillm.course.lessons.lesson_07.sizes import EXACT_COUNT, attention_count, block_by, ffn_count, small_configs
 from minillm.model.gpt import GPT
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.course.compare import Tolerance
-from minillm.course.draw import Draw
+from minillm.course.judge.compare import Tolerance
+from minillm.course.judge.draw import Draw
 
 OF_A_SAMPLE = Tolerance(0.03, 1e-6, "the spread of a sample of 40,000 numbers or more, good to about 0.4 %")
 RESIDUAL_ENDS = ("blocks.{}.attn.o_proj.weight", "blocks.{}.ffn.down_proj.weight")

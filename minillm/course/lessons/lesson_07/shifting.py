@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.course.compare import Tolerance
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
+from minillm.course.judge.compare import Tolerance
+from minillm.course.judge.draw import Draw
 
 
 def found_in_the_wild(rows: Tensor, pad_id: int, ignored: int = -100) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from minillm.config import AttentionOptions, Glu, Learned, Mlp, ModelConfig, Norm, Rope
-from minillm.course.compare import Tolerance
-from minillm.course.draw import Draw
+from minillm.course.judge.compare import Tolerance
+from minillm.course.judge.draw import Draw
 from minillm.model.gpt import GPT
 
 EXACT_COUNT = Tolerance(0.0, 0.0, "whole numbers")

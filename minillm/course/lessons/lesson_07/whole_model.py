@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.course.compare import Tolerance
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
+from minillm.course.judge.compare import Tolerance
+from minillm.course.judge.draw import Draw
 
 SMALL_SUMS = Tolerance(5e-5, 2e-5, "sums of a few terms through up to four blocks, possibly in another order")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from minillm.course.attention_explorer import (
+from minillm.course.scenes.attention_explorer import (
     MASKS,
     PREFIX_LEN,
     WINDOW,
@@ -13,7 +13,7 @@ from minillm.course.attention_explorer import (
     explorer_picture,
     mask_by_name,
 )
-from minillm.course.attention_pictures import SEEN, lookup_picture, story_weights_picture
+from minillm.course.scenes.attention_pictures import SEEN, lookup_picture, story_weights_picture
 from minillm.course.widgets import Explorer
 
 WORDS = "Mia had a red kite . Mia lost the red".split()

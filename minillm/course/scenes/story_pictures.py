@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from minillm.course.plots import COLOURS, INK, PALE, new_figure
-from minillm.course.story_surprise import WordSurprise
+from minillm.course.scenes.story_surprise import WordSurprise
 from minillm.text.words import join_words
 
 CHOICE, REMEMBERED, FIXED = COLOURS[1], COLOURS[0], "#707070"

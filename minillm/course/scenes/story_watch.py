@@ -11,7 +11,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from minillm.course.plots import COLOURS, PALE, line_chart, new_figure, png_bytes, show
-from minillm.course.story_surprise import price_of_forgetting, remembered_mask, surprise_parts
+from minillm.course.scenes.story_surprise import price_of_forgetting, remembered_mask, surprise_parts
 from minillm.course.widgets import LivePicture
 from minillm.inference.evaluate import sample_stories
 from minillm.text.stories import StoryLanguage

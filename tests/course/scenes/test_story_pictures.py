@@ -4,8 +4,9 @@ import random
 
 from matplotlib.patches import Rectangle
 
-from minillm.course import plots, story_pictures
-from minillm.course.story_surprise import word_surprises
+from minillm.course import plots
+from minillm.course.scenes import story_pictures
+from minillm.course.scenes.story_surprise import word_surprises
 from minillm.text.stories import StoryLanguage
 from minillm.text.words import join_words, split_words
 

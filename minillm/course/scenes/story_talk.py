@@ -8,8 +8,8 @@ from ipywidgets import FloatSlider, IntSlider, Text
 from matplotlib.figure import Figure
 
 from minillm.course.plots import COLOURS, INK, new_figure
-from minillm.course.story_pictures import next_word_panel, write_words
-from minillm.course.story_surprise import next_word_probs
+from minillm.course.scenes.story_pictures import next_word_panel, write_words
+from minillm.course.scenes.story_surprise import next_word_probs
 from minillm.course.widgets import Explorer
 from minillm.inference import sampling
 from minillm.inference.generate import generate

@@ -8,7 +8,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import Tensor
 
 from minillm.course.plots import COLOURS, INK, new_figure
-from minillm.course.story_pictures import set_in_lines, write_words
+from minillm.course.scenes.story_pictures import set_in_lines, write_words
 
 ASKED, FOUND, OTHER = COLOURS[3], COLOURS[0], "#8A8A8A"
 SEEN = 0.02  # a weight below this is not shown

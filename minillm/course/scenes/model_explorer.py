@@ -6,8 +6,8 @@ from ipywidgets import Checkbox, Dropdown, IntSlider, SelectionSlider
 from matplotlib.figure import Figure
 
 from minillm.config import Glu, Mlp, ModelConfig, Norm, Rope
-from minillm.course.model_pictures import stacked_bars
 from minillm.course.plots import INK, new_figure
+from minillm.course.scenes.model_pictures import stacked_bars
 from minillm.model import counting
 
 HEAD_DIM = 64

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minillm.config import preset
-from minillm.course.story_watch import StoryWatch
+from minillm.course.scenes.story_watch import StoryWatch
 from minillm.inference.evaluate import batch_nats
 from minillm.model.gpt import GPT
 from minillm.text.batches import shift_rows, story_batch

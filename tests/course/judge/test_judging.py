@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minillm.course import exercises
 from minillm.course.exercise import Exercise, Mistake
-from minillm.course.verdict import Verdict
+from minillm.course.judge.verdict import Verdict
 
 SOFTMAX = next(exercise for exercise in exercises() if exercise.name == "softmax")
 

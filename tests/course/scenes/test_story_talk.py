@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minillm.config import preset
-from minillm.course import story_talk
+from minillm.course.scenes import story_talk
 from minillm.model.gpt import GPT
 from minillm.text.stories import StoryLanguage
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from minillm.course import diagnosis
-from minillm.course.compare import Difference, Tolerance, copy_value, first_difference, tensors_in
-from minillm.course.draw import Draw
 from minillm.course.exercise import Exercise, Mistake
-from minillm.course.limits import TimeLimitReached, call_within
-from minillm.course.pristine import pristine
-from minillm.course.verdict import Verdict
+from minillm.course.judge import diagnosis
+from minillm.course.judge.compare import Difference, Tolerance, copy_value, first_difference, tensors_in
+from minillm.course.judge.draw import Draw
+from minillm.course.judge.limits import TimeLimitReached, call_within
+from minillm.course.judge.pristine import pristine
+from minillm.course.judge.verdict import Verdict
 
 EXACT = Tolerance(0.0, 0.0, "an argument must not change at all")
 

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from minillm.course import story_surprise
+from minillm.course.scenes import story_surprise
 from minillm.text.stories import StoryLanguage
 from minillm.text.stories.split import validation_rows
 from minillm.text.words import split_words

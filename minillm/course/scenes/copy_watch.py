@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from minillm.course.plots import COLOURS, PALE, line_chart, new_figure, png_bytes, show
-from minillm.course.story_surprise import remembered_mask, surprise_parts
+from minillm.course.scenes.story_surprise import remembered_mask, surprise_parts
 from minillm.course.widgets import LivePicture
 from minillm.layers.recorder import record
 from minillm.text.stories import StoryLanguage

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from minillm.course.compare import Difference
-from minillm.course.picture import number_table, one_line, tensor_difference
+from minillm.course.judge.compare import Difference
+from minillm.course.judge.picture import number_table, one_line, tensor_difference
 
 if TYPE_CHECKING:
     from minillm.course.exercise import Exercise
-    from minillm.course.judging import Case, Outcome
+    from minillm.course.judge.judging import Case, Outcome
 
 PASSED = "passed"
 NOT_ATTEMPTED = "not attempted yet"

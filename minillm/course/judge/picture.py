@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.course.compare import Tolerance, wrong_elements
+from minillm.course.judge.compare import Tolerance, wrong_elements
 
 ROWS, COLUMNS = 5, 6  # of numbers that are shown
 LONGEST = 90  # characters of a value on one line
