@@ -1,5 +1,6 @@
 r"""The judge itself, on a small exercise of its own: what every learner may do to it."""
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -208,6 +209,61 @@ def test_probe_sees_what_the_bare_value_hides() -> None:
     assert exercise.judge(power).passed
     assert exercise.judge(lambda x, n: x**n + 5).passed
     assert not exercise.judge(lambda x, n: x**n + x).passed
+
+
+def random_exercise(**changes: Any) -> Exercise:
+    r"""An exercise whose function draws from a generator that it is given."""
+
+    def cases(draw: Any) -> Any:
+        for n in draw.sizes(3, 3, 9):
+            yield (n, draw.new_generator()), {}
+
+    wrongs = {
+        "shifted": lambda n, generator: torch.rand(n, generator=generator) + 1,
+        "halved": lambda n, generator: torch.rand(n, generator=generator) / 2,
+        "seeded anew": lambda n, generator: torch.rand(n, generator=generator.manual_seed(0)),
+        "global": lambda n, generator: torch.rand(n),
+    }
+    mistakes = tuple(Mistake(name, wrong, f"Your numbers are {name}: look again.") for name, wrong in wrongs.items())
+    return small_exercise(**{"oracle": drawn, "cases": cases, "mistakes": mistakes} | changes)
+
+
+def drawn(n: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(n, generator=generator)
+
+
+def test_using_up_randomness_is_no_change_of_an_input() -> None:
+    r"""A generator is there to be advanced, and each run gets one in the same state."""
+    exercise = random_exercise()
+    assert exercise.judge(drawn).passed
+    for mistake in exercise.mistakes:
+        assert exercise.judge(mistake.wrong).mistake == mistake.name
+    in_a_list = random_exercise(
+        cases=lambda draw: [((3, [draw.new_generator()]), {})] * 3, oracle=lambda n, generators: drawn(n, *generators)
+    )
+    assert in_a_list.judge(lambda n, generators: drawn(n, generators[0])).passed
+    emptied = in_a_list.judge(lambda n, generators: drawn(n, generators.pop()))
+    assert (emptied.kind, emptied.mistake) == ("mutated", None)
+
+
+def test_probe_may_call_again_and_again_with_one_generator() -> None:
+    def two_draws(function: Callable[..., Any], n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return function(n, generator), function(n, generator)
+
+    exercise = random_exercise(probe=two_draws, oracle=lambda n, g: two_draws(drawn, n, g))
+    assert exercise.judge(drawn).passed
+    assert exercise.judge(lambda n, generator: drawn(n, generator.clone_state())).kind == "values"
+
+
+def test_python_s_own_generators_are_copied_too() -> None:
+    def rolled(n: int, rng: random.Random) -> list[int]:
+        return [rng.randrange(1000) for _ in range(n)]
+
+    exercise = random_exercise(
+        oracle=rolled, cases=lambda draw: [((n, random.Random(draw.size(0, 10**6))), {}) for n in (3, 5)]
+    )
+    assert exercise.judge(rolled).passed
+    assert not exercise.judge(lambda n, rng: sorted(rolled(n, rng)), 1).passed
 
 
 def test_two_mistakes_that_behave_alike_are_found() -> None:
