@@ -1,19 +1,16 @@
 r"""The GPT: token vectors, a stack of blocks, and logits for the next token."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minillm.config import Learned, ModelConfig, Rope, Sinusoidal
-from minillm.layers import recorder, rope
-from minillm.layers.cache import KVCache
-from minillm.layers.sinusoidal import sinusoidal
+from minillm.config import ModelConfig
 from minillm.model import init
-from minillm.model.builders import build_block, build_norm
+from minillm.model.builders import build_block, build_norm, build_position_bias
+from minillm.model.stack import bind_blocks, build_pos_emb, position_rule, refuse_cache_of_changing_angles
 from minillm.model.token_positions import resolve_positions
 
 
@@ -62,20 +59,16 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.tok_emb = nn.Embedding(config.vocab_size, config.d_model)
-        learned = isinstance(config.position, Learned)
-        self.pos_emb = nn.Embedding(config.max_seq_len, config.d_model) if learned else None
+        self.pos_emb = build_pos_emb(config)
+        self.emb_norm = build_norm(config) if config.ends.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(build_block(config) for _ in range(config.n_layers))
-        self.final_norm = build_norm(config) if config.residual == "pre" else nn.Identity()
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        position_bias = build_position_bias(config)
+        self.blocks = nn.ModuleList(build_block(config, layer, position_bias) for layer in range(config.n_layers))
+        self.final_norm = nn.Identity() if config.residual in ("post", "deepnorm") else build_norm(config)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.ends.head_bias)
         if config.tie_embeddings:
             self.lm_head.weight = self.tok_emb.weight
-        with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                i = config.init
-                parameter.copy_(init.init_weights(
-                    name, parameter.shape, config.n_layers, embedding_std=i.embedding_std, linear_std=i.linear_std,
-                    residual=i.residual, generator=generator))
+        init.fill_fresh(self, config, generator)
 
     def forward(
         self,
@@ -95,7 +88,7 @@ class GPT(nn.Module):
         Raises:
             ValueError: if the arguments do not fit each other or the model.
         """
-        return self._run(token_ids, padding_mask, positions, cache, self.lm_head)
+        return self._run(token_ids, padding_mask, positions, cache, self._head)
 
     def hidden(
         self,
@@ -115,41 +108,26 @@ class GPT(nn.Module):
         """
         return self._run(token_ids, padding_mask, positions, cache, lambda x: x)
 
-    def new_cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> list[KVCache]:
-        r"""One empty contiguous cache a block.
+    def new_cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> list[Any]:
+        r"""One empty contiguous cache a block, of the kind that the block's attention takes.
 
         Args:
             batch_size: B.
             capacity: tokens a sequence.
             dtype: of the stored keys and values; None means the model's own.
-        Returns: a list of `KVCache`, to be passed as `cache`.
+        Returns: a list of layer caches, to be passed as `cache`.
+        Raises:
+            ValueError: if the model's angles depend on the length seen, so that it can't be cached.
         """
-        c, weight = self.config, self.tok_emb.weight
-        return [
-            KVCache(batch_size, c.n_kv_heads, capacity, c.head_dim, dtype or weight.dtype, weight.device)
-            for _ in self.blocks
-        ]
+        refuse_cache_of_changing_angles(self.config, [])
+        return [block.attn.new_cache(batch_size, capacity, dtype) for block in self.blocks]
 
     def _run(self, token_ids, padding_mask, positions, cache, head) -> Tensor:
         positions = resolve_positions(token_ids, self.config.max_seq_len, padding_mask, positions, cache)
-        position, head_dim = self.config.position, self.config.head_dim
-        angles = rope.rope_angles(positions, head_dim, position.base) if isinstance(position, Rope) else None
-        caches = [None] * len(self.blocks) if cache is None else cache
-        blocks = [partial(self._block, i, positions, angles, layer_cache) for i, layer_cache in enumerate(caches)]
-        return gpt_forward(token_ids, positions, self.tok_emb, self._position_rule(), blocks, self.final_norm, head)
+        pos_emb = position_rule(self.config, self.pos_emb, self.tok_emb.weight)
+        blocks = bind_blocks(self.config, self.blocks, positions, cache, lambda x: self.dropout(self.emb_norm(x)))
+        return gpt_forward(token_ids, positions, self.tok_emb, pos_emb, blocks, self.final_norm, head)
 
-    def _position_rule(self) -> Callable[[Tensor], Tensor] | None:
-        if self.pos_emb is not None:
-            return lambda positions: self.pos_emb(positions.clamp(min=0))
-        if isinstance(self.config.position, Sinusoidal):
-            weight, base = self.tok_emb.weight, self.config.position.base
-            return lambda positions: sinusoidal(positions, weight.shape[1], base).to(weight.dtype)
-        return None
-
-    def _block(self, index: int, positions: Tensor, angles: Tensor | None, layer_cache: Any, x: Tensor) -> Tensor:
-        if index == 0:
-            x = self.dropout(x)
-            recorder.report("residual", x)
-        x = self.blocks[index](x, positions, angles, layer_cache)
-        recorder.report("residual", x)
-        return x
+    def _head(self, x: Tensor) -> Tensor:
+        scale = self.config.ends.logit_scale
+        return self.lm_head(x) if scale == 1.0 else self.lm_head(x) * scale
