@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minillm.training import accumulation, clipping, precision
+from minillm.training import accumulation, balancing, clipping, precision
 from minillm.training.accumulation import MicroBatch
 from minillm.training.callbacks import notify
 from minillm.training.compiling import compiled
@@ -73,6 +73,8 @@ def _steps(
     state: TrainingState, batches: Iterable[MicroBatch], limits: Limits
 ) -> Iterator[dict[str, Tensor | float]]:
     mean_loss = partial(accumulation.batch_loss, state.model)
+    if state.recipe.balance and balancing.has_experts(state.model):
+        mean_loss = partial(balancing.balanced_loss, state.model, coefficient=state.recipe.balance)
     if state.recipe.compile:
         mean_loss = compiled(mean_loss, state.device)
     batches = iter(batches)

@@ -27,6 +27,7 @@ class Recipe:
         weight_decay: on matrices only.
         max_norm: gradients are clipped to this length.
         accumulation: batches that make one step.
+        balance: coefficient of the loss that spreads the tokens over experts; only a mixture of experts has it.
         dtype: `auto`, `fp32`, `bf16` or `fp16`: what to compute in.
         compile: whether to use torch.compile.
     Raises:
@@ -43,6 +44,7 @@ class Recipe:
     weight_decay: float = 0.1
     max_norm: float = 1.0
     accumulation: int = 1
+    balance: float = 0.01
     dtype: str = "auto"
     compile: bool = False
 
@@ -58,6 +60,7 @@ class Recipe:
         _require(self.max_norm > 0, "max_norm", self.max_norm, "use a number above 0, or math.inf for no clipping")
         _require(isinstance(self.accumulation, int) and self.accumulation >= 1, "accumulation", self.accumulation,
                  "use a whole number of at least 1")
+        _require(self.balance >= 0, "balance", self.balance, "use at least 0")
         _require(self.dtype in ("auto", *DTYPES), "dtype", self.dtype, f"use one of {['auto', *DTYPES]}")
 
     def lr_at(self, step: int, n_steps: int | float) -> float:
