@@ -56,3 +56,26 @@ def apply_rope(x: Float[Tensor, "*batch T Dh"], angles: Float[Tensor, "*any T ha
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def turn_heads(
+    x: Float[Tensor, "B H T Dh"], angles: Float[Tensor, "*b T half"], amplitude: float = 1.0
+) -> Float[Tensor, "B H T Dh"]:
+    r"""Turn every head by the same angles; where there are angles for a part of the features only, the first ones.
+
+    Args:
+        x: queries or keys, (B, H, T, Dh), float.
+        angles: (T, half) or (B, T, half), radians; 2 * half of the Dh features are turned.
+        amplitude: factor on the turned features; 1 except for YaRN and LongRoPE.
+    Returns: (B, H, T, Dh), dtype of x.
+    Source: Su et al. 2021, RoFormer, section 3.2.2; a part of the features: Black et al. 2022, GPT-NeoX-20B, section
+        2.1.1.
+    Lesson: 04.
+    """
+    if angles.dim() == 3:
+        angles = angles[:, None]
+    width = 2 * angles.shape[-1]
+    turned = apply_rope(x[..., :width], angles)
+    if amplitude != 1.0:
+        turned = turned * amplitude
+    return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)

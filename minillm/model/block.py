@@ -13,6 +13,9 @@ r"""One Transformer block: attention and FFN, each around a residual connection.
     + <--------------+                + <--------------+
     x                                 ffn_norm
                                       x
+
+In a parallel block both parts read the same stream, each through its own norm, and both answers are added. The other
+forms (sandwich, DeepNorm) change the single branch: see `layers.residual`.
 """
 
 from collections.abc import Callable
@@ -20,6 +23,8 @@ from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from minillm.layers import residual as branches
 
 Part = Callable[[Tensor], Tensor]
 
@@ -58,20 +63,41 @@ def post_norm_forward(
     Source: Vaswani et al. 2017, section 3.1.
     Lesson: 05.
     """
-    x = attn_norm(x + attn(x))
-    return ffn_norm(x + ffn(x))
+    x = branches.post_norm_branch(x, attn_norm, attn)
+    return branches.post_norm_branch(x, ffn_norm, ffn)
+
+
+def parallel_forward(
+    x: Float[Tensor, "B T D"], attn: Part, ffn: Part, attn_norm: Part, ffn_norm: Part
+) -> Float[Tensor, "B T D"]:
+    r"""Attention and FFN side by side on the same stream: the FFN does not see what attention has just found.
+
+    Args:
+        x: the residual stream, (B, T, D), float.
+        attn: moves information between tokens, (B, T, D) -> (B, T, D).
+        ffn: works on each token alone, (B, T, D) -> (B, T, D).
+        attn_norm: the norm before attn.
+        ffn_norm: the norm before ffn.
+    Returns: (B, T, D), dtype of x.
+    Source: Black et al. 2022, GPT-NeoX-20B, section 2.1; Wang and Komatsuzaki 2021, GPT-J, with one norm for both.
+    Lesson: 05.
+    """
+    return x + attn(attn_norm(x)) + ffn(ffn_norm(x))
 
 
 class Block(nn.Module):
-    r"""A block from its four parts.
+    r"""A block from its parts.
 
     Args:
         attn: an attention module, called as attn(x, positions, angles, cache).
         ffn: a module on (B, T, D).
         attn_norm: a norm.
         ffn_norm: a norm.
-        residual: `pre` or `post`.
+        residual: `pre`, `post`, `sandwich`, `parallel` or `deepnorm`: how the parts are joined.
         dropout: probability that a feature of either branch is dropped in training.
+        attn_out_norm: the second norm of attention's branch; for `sandwich` only.
+        ffn_out_norm: the second norm of the FFN's branch; for `sandwich` only.
+        alpha: weight of the stream; for `deepnorm` only.
     Lesson: 07.
     """
 
@@ -83,11 +109,15 @@ class Block(nn.Module):
         ffn_norm: nn.Module,
         residual: str = "pre",
         dropout: float = 0.0,
+        attn_out_norm: nn.Module | None = None,
+        ffn_out_norm: nn.Module | None = None,
+        alpha: float = 1.0,
     ):
         super().__init__()
         self.attn_norm, self.attn, self.ffn_norm, self.ffn = attn_norm, attn, ffn_norm, ffn
+        self.attn_out_norm, self.ffn_out_norm = attn_out_norm, ffn_out_norm
         self.dropout = nn.Dropout(dropout)
-        self.residual = residual
+        self.residual, self.alpha = residual, alpha
 
     def forward(
         self,
@@ -102,5 +132,15 @@ class Block(nn.Module):
         def feed(h: Tensor) -> Tensor:
             return self.dropout(self.ffn(h))
 
-        forward = block_forward if self.residual == "pre" else post_norm_forward
-        return forward(x, attend, feed, self.attn_norm, self.ffn_norm)
+        parts = (x, attend, feed, self.attn_norm, self.ffn_norm)
+        if self.residual == "pre":
+            return block_forward(*parts)
+        if self.residual == "post":
+            return post_norm_forward(*parts)
+        if self.residual == "parallel":
+            return parallel_forward(*parts)
+        if self.residual == "sandwich":
+            x = branches.sandwich_branch(x, self.attn_norm, self.attn_out_norm, attend)
+            return branches.sandwich_branch(x, self.ffn_norm, self.ffn_out_norm, feed)
+        x = branches.deepnorm_branch(x, self.attn_norm, attend, self.alpha)
+        return branches.deepnorm_branch(x, self.ffn_norm, feed, self.alpha)

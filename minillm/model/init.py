@@ -4,7 +4,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from minillm.config import ModelConfig
+from minillm.layers.deepnorm import deepnorm_constants
 
 
 def init_weights(
@@ -47,3 +50,26 @@ def init_weights(
     if name.endswith(("o_proj.weight", "down_proj.weight")):
         std *= {"scaled": 1 / math.sqrt(2 * n_layers), "zero": 0.0, "plain": 1.0}[residual]
     return torch.randn(*shape, generator=generator) * std
+
+
+def fill_fresh(model: nn.Module, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+    r"""Give every parameter of a model its starting value, in place.
+
+    With DeepNorm, the matrices that carry content (v_proj, o_proj and the FFN's) are beta times as large.
+
+    Args:
+        model: the model; changed.
+        config: its configuration.
+        generator: source of randomness; None means torch's global one.
+    Source: see `init_weights`; DeepNorm: Wang et al. 2022, DeepNet, figure 2.
+    Lesson: 07.
+    """
+    fresh = config.init
+    beta = deepnorm_constants(config.n_layers)[1] if config.residual == "deepnorm" else 1.0
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(init_weights(
+                name, parameter.shape, config.n_layers, embedding_std=fresh.embedding_std,
+                linear_std=fresh.linear_std, residual=fresh.residual, generator=generator))
+            if name.endswith(("v_proj.weight", "o_proj.weight")) or (".ffn." in name and name.endswith("proj.weight")):
+                parameter.mul_(beta)
