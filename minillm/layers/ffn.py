@@ -3,6 +3,7 @@ r"""The feed-forward network of a block: two matrices, or three with a gate."""
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from minillm.layers import gated
 from minillm.layers.activations import activation as activation_by_name
 
 
@@ -45,7 +46,9 @@ class GLU(nn.Module):
         self.gate_proj = nn.Linear(d_model, d_ff, bias=bias)
         self.up_proj = nn.Linear(d_model, d_ff, bias=bias)
         self.down_proj = nn.Linear(d_ff, d_model, bias=bias)
-        self.act = activation_by_name(activation)
+        self.activation, self.act = activation, activation_by_name(activation)
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
+        if self.activation == "silu":  # the one that a learner writes
+            return gated.swiglu(x, self.gate_proj, self.up_proj, self.down_proj)
+        return gated.gated_ffn(x, self.gate_proj, self.up_proj, self.down_proj, self.act)
