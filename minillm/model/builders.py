@@ -5,9 +5,8 @@ from functools import partial
 from torch import Tensor, nn
 
 from minillm.config import Alibi, Experts, Glu, Mla, ModelConfig, Shaw, T5Bias, TransformerXL
-from minillm.layers import alibi, masks
+from minillm.layers import alibi, deepnorm, masks
 from minillm.layers.attention import Attention, Rule
-from minillm.layers.deepnorm import deepnorm_constants
 from minillm.layers.ffn import GLU, MLP
 from minillm.layers.mla import MultiHeadLatentAttention
 from minillm.layers.moe import MoE
@@ -113,7 +112,7 @@ def build_block(
     c = config
     attn = build_attention(c, layer, position_bias, mask_rule)
     out_norms = [build_norm(c) if c.residual == "sandwich" else None for _ in range(2)]
-    alpha = deepnorm_constants(c.n_layers)[0] if c.residual == "deepnorm" else 1.0
+    alpha = deepnorm.deepnorm_constants(c.n_layers)[0] if c.residual == "deepnorm" else 1.0
     return Block(attn, build_ffn(c), build_norm(c), build_norm(c), c.residual, c.dropout, *out_norms, alpha)
 
 

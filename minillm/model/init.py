@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from minillm.config import ModelConfig
-from minillm.layers.deepnorm import deepnorm_constants
+from minillm.layers import deepnorm
 
 
 def init_weights(
@@ -65,7 +65,7 @@ def fill_fresh(model: nn.Module, config: ModelConfig, generator: torch.Generator
     Lesson: 07.
     """
     fresh = config.init
-    beta = deepnorm_constants(config.n_layers)[1] if config.residual == "deepnorm" else 1.0
+    beta = deepnorm.deepnorm_constants(config.n_layers)[1] if config.residual == "deepnorm" else 1.0
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(init_weights(

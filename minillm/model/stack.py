@@ -7,8 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from minillm.config import Learned, ModelConfig, Recursive, Sinusoidal
-from minillm.layers import recorder
-from minillm.layers.sinusoidal import sinusoidal
+from minillm.layers import recorder, sinusoidal
 from minillm.model.rotation import model_angles
 
 
@@ -45,7 +44,7 @@ def position_rule(
         return lambda positions: pos_emb(positions.clamp(min=0))
     if isinstance(config.position, Sinusoidal):
         base = config.position.base
-        return lambda positions: sinusoidal(positions, weight.shape[1], base).to(weight.dtype)
+        return lambda positions: sinusoidal.sinusoidal(positions, weight.shape[1], base).to(weight.dtype)
     return None
 
 
