@@ -96,8 +96,8 @@ class RwkvTimeMix(nn.Module):
         d_model: D; keys and values have one channel for each.
         n_layers: L, of the model, for the starting decays.
         layer: which block this is, from 0.
-    Source: Peng et al. 2023, RWKV, section 3.1; starting values as in its appendix "Parameter initializations", with one
-        mixture for all three and no zigzag in the bonus.
+    Source: Peng et al. 2023, RWKV, section 3.1; starting values as in its appendix "Parameter initializations", but
+        with one mixture for all three and no zigzag in the bonus.
     Lesson: 03.
     """
 

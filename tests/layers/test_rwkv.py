@@ -90,7 +90,8 @@ def test_the_module_is_its_equations_and_hides_padding(fresh_seed):
     r, k, v = (
         torch.stack([row[i] for row in rows]) @ proj.weight.T
         for i, proj in enumerate((layer.r_proj, layer.k_proj, layer.v_proj)))
-    want = (1 / (1 + (-r).exp())) * by_the_paper(k, v, layer.log_decay.exp(), layer.bonus)
+    sums = by_the_paper(*(y.detach() for y in (k, v, layer.log_decay.exp(), layer.bonus)))
+    want = (1 / (1 + (-r).exp())) * sums
     torch.testing.assert_close(out[0], want @ layer.o_proj.weight.T)
     torch.testing.assert_close(out[1, 2:], layer(x[1:2, 2:], torch.arange(5))[0])
     torch.testing.assert_close(out[2, :4], layer(x[2:, :4], torch.arange(4))[0])
