@@ -7,7 +7,7 @@ import random
 import string
 from collections.abc import Callable
 
-from minillm.text.scrubbing import Finding, identity_check_sign, luhn_sum_fits
+from minillm.text.scrubbing import PersonalSpan, identity_check_sign, luhn_sum_fits
 
 FIRST = ("Mia", "Omar", "Zoe", "Tom", "Lena", "Ravi", "Ana", "Yusuf")
 LAST = ("Keller", "Haddad", "Novak", "Price", "Lindt", "Rao", "Costa", "Demir")
@@ -80,7 +80,7 @@ MAKERS: dict[str, Callable[[random.Random], str]] = {
 }
 
 
-def personal_text(n_sentences: int, rng: random.Random) -> tuple[str, list[Finding]]:
+def personal_text(n_sentences: int, rng: random.Random) -> tuple[str, list[PersonalSpan]]:
     r"""Write sentences with made-up personal data in them, and tell where it is.
 
     Args:
@@ -96,7 +96,7 @@ def personal_text(n_sentences: int, rng: random.Random) -> tuple[str, list[Findi
             if gap is not None:
                 value = MAKERS[gap](rng)
                 if not gap.startswith("decoy"):
-                    true.append(Finding(len(text), len(text) + len(value), gap.removeprefix("hidden_")))
+                    true.append(PersonalSpan(len(text), len(text) + len(value), gap.removeprefix("hidden_")))
                 text += value
         text += "\n"
     return text, true

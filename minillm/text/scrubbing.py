@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, order=True)
-class Finding:
+class PersonalSpan:
     r"""One piece of personal data in a text.
 
     Args:
@@ -63,7 +63,7 @@ def identity_check_sign(first_17: str) -> str:
     return "10X98765432"[total % 11]
 
 
-def find_personal_data(text: str) -> list[Finding]:
+def find_personal_data(text: str) -> list[PersonalSpan]:
     r"""Find e-mail addresses, phone, identity and card numbers, and addresses of computers, by their form.
 
     Where a number carries a check digit, it is checked: an order number of 16 digits is no card. Names have no form; to
@@ -74,10 +74,10 @@ def find_personal_data(text: str) -> list[Finding]:
     Returns: what was found, in the order of the text; no two overlap.
     Lesson: 01.
     """
-    found: list[Finding] = []
+    found: list[PersonalSpan] = []
     for kind, pattern in PATTERNS:
         for match in pattern.finditer(text):
-            new = Finding(match.start(), match.end(), kind)
+            new = PersonalSpan(match.start(), match.end(), kind)
             taken = any(old.start < new.end and new.start < old.end for old in found)
             if not taken and _can_be(kind, match.group()):
                 found.append(new)
@@ -94,7 +94,7 @@ def _can_be(kind: str, text: str) -> bool:
     return True
 
 
-def scrub(text: str, findings: Iterable[Finding]) -> str:
+def scrub(text: str, findings: Iterable[PersonalSpan]) -> str:
     r"""Put a mark such as <EMAIL> in the place of each finding.
 
     A mark keeps the sentence a sentence: a model learns that an address stands there, and not whose.

@@ -7,7 +7,7 @@ import pytest
 
 from minillm.text.personal import MAKERS, SENTENCES, personal_text
 from minillm.text.scrubbing import (
-    Finding,
+    PersonalSpan,
     find_personal_data,
     identity_check_sign,
     luhn_sum_fits,
@@ -50,9 +50,9 @@ def test_scrubbed_text_holds_a_mark_for_each_finding(fresh_seed: int):
     for finding in true:
         assert text[finding.start : finding.end] not in clean
     assert len(re.findall("<[A-Z]+>", clean)) == len(true)
-    assert scrub("a b c", [Finding(2, 3, "name")]) == "a <NAME> c" and scrub("a", []) == "a"
+    assert scrub("a b c", [PersonalSpan(2, 3, "name")]) == "a <NAME> c" and scrub("a", []) == "a"
     with pytest.raises(ValueError, match="overlap at place 1"):
-        scrub("abc", [Finding(0, 2, "name"), Finding(1, 3, "name")])
+        scrub("abc", [PersonalSpan(0, 2, "name"), PersonalSpan(1, 3, "name")])
 
 
 @pytest.mark.parametrize(
