@@ -77,8 +77,8 @@ BATCH_NORM_EVAL = Exercise(
     lesson="05",
     title="BatchNorm after training",
     task="In training, BatchNorm takes mean and variance of each feature over the batch, and remembers a running "
-    "average of each. After training it uses these: subtract `running_mean`, divide by the root of `running_var` plus `eps`, "
-    "multiply by `weight`, add `bias`. All four are vectors with a number for each feature.",
+    "average of each. After training it uses these: subtract `running_mean`, divide by the root of `running_var` plus "
+    "`eps`, multiply by `weight`, add `bias`. All four are vectors with a number for each feature.",
     difficulty=1,
     minutes=6,
     points=2,
