@@ -1,0 +1,65 @@
+r"""Count the memory that tensors take while a piece of code runs, on any machine to the byte."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class MemoryLedger(TorchDispatchMode):
+    r"""Inside this context every new tensor is written down, and crossed out when it dies.
+
+    Counted are tensors that are made inside; views take no memory of their own. What one kernel of torch needs for
+    itself, and frees before it returns, is not seen.
+
+    Attributes: `peak_bytes` alive at one time at most; `largest`, the number of elements of the largest tensor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak_bytes = 0
+        self.largest = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Sequence[type], args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        before = {part.untyped_storage()._cdata for part in tree_leaves((args, kwargs)) if isinstance(part, Tensor)}
+        result = function(*args, **(kwargs or {}))
+        for part in tree_leaves(result):
+            if isinstance(part, Tensor) and part.untyped_storage()._cdata not in before:
+                self._write_down(part)
+        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
+        self.peak_bytes = max(self.peak_bytes, sum(size for _, size in self._alive.values()))
+        return result
+
+    def _write_down(self, made: Tensor) -> None:
+        storage = made.untyped_storage()
+        self.largest = max(self.largest, storage.nbytes() // made.element_size())
+        self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+
+
+@contextmanager
+def kept_for_backward() -> Iterator[dict[str, int]]:
+    r"""Count what autograd keeps until the backward pass, inputs and weights included, each storage once.
+
+    Returns: a context manager; its value has "bytes", and "largest", the elements of the largest tensor that is kept.
+    """
+    count = {"bytes": 0, "largest": 0}
+    seen: dict[int, Tensor] = {}
+
+    def pack(kept: Tensor) -> Tensor:
+        storage = kept.untyped_storage()
+        if storage._cdata not in seen:
+            seen[storage._cdata] = kept  # held, so that no other storage takes its place in memory
+            count["bytes"] += storage.nbytes()
+            count["largest"] = max(count["largest"], storage.nbytes() // kept.element_size())
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
+        yield count
