@@ -112,9 +112,13 @@ class Mla:
 
 @dataclass(frozen=True)
 class Ends:
-    r"""What stands before the first block and after the last: a norm on the embedding; a bias on the logits and a
-    factor on them. Lesson: 07."""
+    r"""What stands before the first block and after the last.
 
+    A factor on the tokens' vectors, a norm on the embedding; a bias on the logits and a factor on them.
+    Lesson: 07.
+    """
+
+    embedding_scale: float = 1.0
     embedding_norm: bool = False
     head_bias: bool = False
     logit_scale: float = 1.0

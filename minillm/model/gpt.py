@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from minillm.config import ModelConfig
 from minillm.model import init
 from minillm.model.builders import build_block, build_norm, build_position_bias
-from minillm.model.stack import bind_blocks, build_pos_emb, position_rule, refuse_cache_of_changing_angles
+from minillm.model.stack import (
+    bind_blocks,
+    build_pos_emb,
+    embed_tokens,
+    position_rule,
+    refuse_cache_of_changing_angles,
+    scaled_head,
+)
 from minillm.model.token_positions import resolve_positions
 
 
@@ -88,7 +95,7 @@ class GPT(nn.Module):
         Raises:
             ValueError: if the arguments do not fit each other or the model.
         """
-        return self._run(token_ids, padding_mask, positions, cache, self._head)
+        return self._run(token_ids, padding_mask, positions, cache, scaled_head(self.config, self.lm_head))
 
     def hidden(
         self,
@@ -126,8 +133,5 @@ class GPT(nn.Module):
         positions = resolve_positions(token_ids, self.config.max_seq_len, padding_mask, positions, cache)
         pos_emb = position_rule(self.config, self.pos_emb, self.tok_emb.weight)
         blocks = bind_blocks(self.config, self.blocks, positions, cache, lambda x: self.dropout(self.emb_norm(x)))
-        return gpt_forward(token_ids, positions, self.tok_emb, pos_emb, blocks, self.final_norm, head)
-
-    def _head(self, x: Tensor) -> Tensor:
-        scale = self.config.ends.logit_scale
-        return self.lm_head(x) if scale == 1.0 else self.lm_head(x) * scale
+        tok_emb = embed_tokens(self.config, self.tok_emb)
+        return gpt_forward(token_ids, positions, tok_emb, pos_emb, blocks, self.final_norm, head)

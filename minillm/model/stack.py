@@ -1,6 +1,6 @@
 r"""What every model does around its blocks: position vectors, angles, and a block's arguments bound to it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,33 @@ def build_pos_emb(config: ModelConfig) -> nn.Module | None:
     return None
 
 
+def embed_tokens(config: ModelConfig, tok_emb: nn.Embedding) -> Callable[[Tensor], Tensor]:
+    r"""The lookup of token vectors, times the configuration's factor.
+
+    Args:
+        config: the model's configuration.
+        tok_emb: the table.
+    Returns: token ids (B, T) -> (B, T, D).
+    Source: Vaswani et al. 2017, section 3.4, for the factor sqrt(D).
+    Lesson: 07.
+    """
+    scale = config.ends.embedding_scale
+    return tok_emb if scale == 1.0 else lambda token_ids: tok_emb(token_ids) * scale
+
+
+def scaled_head(config: ModelConfig, lm_head: nn.Module) -> Callable[[Tensor], Tensor]:
+    r"""lm_head, times the configuration's factor.
+
+    Args:
+        config: the model's configuration.
+        lm_head: (B, T, D) -> (B, T, V).
+    Returns: (B, T, D) -> (B, T, V).
+    Lesson: 07.
+    """
+    scale = config.ends.logit_scale
+    return lm_head if scale == 1.0 else lambda x: lm_head(x) * scale
+
+
 def position_rule(
     config: ModelConfig, pos_emb: nn.Module | None, weight: Tensor
 ) -> Callable[[Tensor], Tensor] | None:
@@ -50,7 +77,7 @@ def position_rule(
 
 def bind_blocks(
     config: ModelConfig,
-    blocks: nn.ModuleList,
+    blocks: Iterable[Callable[..., Tensor]],
     positions: Tensor,
     cache: Sequence[Any] | None,
     enter: Callable[[Tensor], Tensor],
@@ -59,7 +86,7 @@ def bind_blocks(
 
     Args:
         config: the model's configuration.
-        blocks: modules called as block(x, positions, angles, layer_cache).
+        blocks: called as block(x, positions, angles, layer_cache).
         positions: (T,) or (B, T), int.
         cache: one layer cache a block; None = no cache.
         enter: what happens to the embedding before the first block (a norm, dropout).
@@ -70,9 +97,10 @@ def bind_blocks(
     """
     refuse_cache_of_changing_angles(config, cache)
     angles = model_angles(config, positions)
+    blocks = list(blocks)
     caches = [None] * len(blocks) if cache is None else cache
 
-    def run(index: int, block: nn.Module, layer_cache: Any, x: Tensor) -> Tensor:
+    def run(index: int, block: Callable[..., Tensor], layer_cache: Any, x: Tensor) -> Tensor:
         if index == 0:
             x = enter(x)
             recorder.report("residual", x)

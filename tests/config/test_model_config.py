@@ -35,7 +35,7 @@ def test_presets_survive_json(name):
 
 
 @pytest.mark.parametrize("change", [
-    dict(ffn=Experts(4, 2, 8, capacity_factor=1.25), ends=Ends(True, True, 0.5), residual="sandwich"),
+    dict(ffn=Experts(4, 2, 8, capacity_factor=1.25), ends=Ends(2.0, True, True, 0.5), residual="sandwich"),
     dict(position=Rope(500.0, 0.5, Yarn(4.0, 8)), head_dim=4, attention=AttentionOptions(window=(3,), qk_norm=True)),
     dict(position=Rope(scaling=LongRope((1.0, 2.0), (3.0, 4.0), 8)), attention=Mla(8, 4, q_rank=3)),
     dict(position=Rope(scaling=Llama3Scaling(8.0, 1.0, 4.0, 16)), head_dim=4),

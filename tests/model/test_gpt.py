@@ -41,7 +41,7 @@ VARIANTS = {
         ffn=Mlp(16, bias=True), position=Rope(share=0.34), residual="parallel", attention=AttentionOptions(True, True)),
     "sandwich, QK-norm": dict(
         ffn=Glu(16), position=Rope(), residual="sandwich", norm=Norm("rms"), attention=AttentionOptions(qk_norm=True)),
-    "DeepNorm, both ends": dict(ffn=Mlp(16), residual="deepnorm", ends=Ends(True, True, 0.5)),
+    "DeepNorm, both ends": dict(ffn=Mlp(16), residual="deepnorm", ends=Ends(2.0, True, True, 0.5)),
     "windows by layer, own scale": dict(
         ffn=Mlp(16), position=Alibi(), attention=AttentionOptions(window=(2, None, 3), scale=0.7)),
     "latent attention, experts": dict(
@@ -166,7 +166,7 @@ def test_both_ends_do_what_they_say(fresh_seed):
     model, ids = small("DeepNorm, both ends"), torch.randint(0, 31, (2, 6))
     with recorder.record() as tape:
         hidden = model.hidden(ids)
-    bare = model.tok_emb.weight[ids] + model.pos_emb.weight[:6]
+    bare = 2.0 * model.tok_emb.weight[ids] + model.pos_emb.weight[:6]
     torch.testing.assert_close(
         tape["residual"][0], F.layer_norm(bare, (20,), model.emb_norm.weight, model.emb_norm.bias, 1e-5))
     torch.testing.assert_close(
