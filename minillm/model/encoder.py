@@ -41,7 +41,7 @@ class Encoder(nn.Module):
         if window is not None:
             raise ValueError(f"attention.window={window!r}: an encoder sees everything, use None")
         if isinstance(config.position, Alibi):
-            raise ValueError("position=Alibi(): its penalty knows no distance forwards; use another position for encoders")
+            raise ValueError("position=Alibi(): its penalty looks back only, use another position for an encoder")
         self.config = config
         self.tok_emb = tok_emb or nn.Embedding(config.vocab_size, config.d_model)
         self.pos_emb = build_pos_emb(config)

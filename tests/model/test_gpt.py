@@ -189,7 +189,7 @@ def test_a_block_follows_its_formula(fresh_seed):
         with recorder.record() as tape:
             model(ids)
         before, after = tape["residual"][1:3]
-        want = formula(block, before, lambda h, a=block, r=angles: a.attn(h, positions, r), block.ffn)
+        want = formula(block, before, lambda h, a=block, p=positions, r=angles: a.attn(h, p, r), block.ffn)
         torch.testing.assert_close(after, want)
 
 
