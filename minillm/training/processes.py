@@ -141,7 +141,8 @@ def _gather(folder: Path, children: list[subprocess.Popen], timeout: int | float
             raise RuntimeError(f"process {rank} of {len(children)} failed:\n{text}")
         if late and (not running or time.monotonic() > end + GRACE):
             logs = "\n".join(_log(folder, rank) for rank in lost + running)
-            raise TimeoutError(f"the processes had not come to an end after {timeout:g} seconds\n{logs}")
+            what = f"not come to an end after {timeout:g}" if started else f"not all started after {STARTING:g}"
+            raise TimeoutError(f"the processes had {what} seconds\n{logs}")
         time.sleep(LOOK_EVERY)
 
 
