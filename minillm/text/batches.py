@@ -26,6 +26,7 @@ def next_token_batch(
     Returns: inputs and targets, (B, T) each, int64.
     Raises:
         ValueError: if seq_len or batch_size is less than 1, or the text is shorter than one window and its next token.
+    Source: Bengio et al. 2003, section 2: the words before a word are what it is predicted from.
     Lesson: 01.
     """
     if seq_len < 1 or batch_size < 1:

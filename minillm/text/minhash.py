@@ -78,7 +78,7 @@ def minhash_signature(
     shingle_hashes: Int64[Tensor, " n"],
     multipliers: Int64[Tensor, " k"],
     offsets: Int64[Tensor, " k"],
-    prime: int = PRIME,
+    prime: int = 2**31 - 1,
 ) -> Int64[Tensor, " k"]:
     r"""Describe a set by k numbers: under each of k shuffles of all hashes, the smallest hash of the set.
 
