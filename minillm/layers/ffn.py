@@ -51,4 +51,4 @@ class GLU(nn.Module):
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         if self.activation == "silu":  # the one that a learner writes
             return gated.swiglu(x, self.gate_proj, self.up_proj, self.down_proj)
-        return gated.gated_ffn(x, self.gate_proj, self.up_proj, self.down_proj, self.act)
+        return gated.glu_form(x, self.gate_proj, self.up_proj, self.down_proj, self.act)

@@ -16,7 +16,7 @@ from minillm.layers import activations
 Part = Callable[[Tensor], Tensor]
 
 
-def gated_ffn(
+def glu_form(
     x: Float[Tensor, "*batch D"], gate_proj: Part, up_proj: Part, down_proj: Part, act: Part
 ) -> Float[Tensor, "*batch D"]:
     r"""down_proj(act(gate_proj(x)) * up_proj(x)): what all gated FFNs share.
@@ -46,7 +46,7 @@ def glu(x: Float[Tensor, "*batch D"], gate_proj: Part, up_proj: Part, down_proj:
     Source: Dauphin et al. 2016, section 2 (there without down_proj); Shazeer 2020, equation 6.
     Lesson: 06.
     """
-    return gated_ffn(x, gate_proj, up_proj, down_proj, act=activations.activation("sigmoid"))
+    return glu_form(x, gate_proj, up_proj, down_proj, act=activations.activation("sigmoid"))
 
 
 def reglu(x: Float[Tensor, "*batch D"], gate_proj: Part, up_proj: Part, down_proj: Part) -> Float[Tensor, "*batch D"]:
@@ -61,7 +61,7 @@ def reglu(x: Float[Tensor, "*batch D"], gate_proj: Part, up_proj: Part, down_pro
     Source: Shazeer 2020, equation 6.
     Lesson: 06.
     """
-    return gated_ffn(x, gate_proj, up_proj, down_proj, act=activations.activation("relu"))
+    return glu_form(x, gate_proj, up_proj, down_proj, act=activations.activation("relu"))
 
 
 def geglu(x: Float[Tensor, "*batch D"], gate_proj: Part, up_proj: Part, down_proj: Part) -> Float[Tensor, "*batch D"]:
@@ -76,7 +76,7 @@ def geglu(x: Float[Tensor, "*batch D"], gate_proj: Part, up_proj: Part, down_pro
     Source: Shazeer 2020, equation 6. T5 version 1.1 and Gemma take the tanh approximation.
     Lesson: 06.
     """
-    return gated_ffn(x, gate_proj, up_proj, down_proj, act=activations.activation("gelu"))
+    return glu_form(x, gate_proj, up_proj, down_proj, act=activations.activation("gelu"))
 
 
 def swiglu(x: Float[Tensor, "*batch D"], gate_proj: Part, up_proj: Part, down_proj: Part) -> Float[Tensor, "*batch D"]:
