@@ -46,7 +46,7 @@ def check_when_eager(function: Any = None, *, typechecker: Callable) -> Any:
 
 # Before minillm is imported: every shape and type in a signature is checked when the function is called. Only the parts
 # that work on tensors: what a user hands to the rest must meet our own errors, which the tests read.
-CHECKED = [f"minillm.{part}" for part in ("layers", "model", "text", "training", "inference")]
+CHECKED = [f"minillm.{part}" for part in ("layers", "model", "text", "training", "inference", "pretrained")]
 jaxtyping.jaxtyped = check_when_eager  # the hook writes "@jaxtyping.jaxtyped(...)" above each function
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 

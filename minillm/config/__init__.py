@@ -14,10 +14,18 @@ from minillm.config.positions import (
     TransformerXL,
 )
 from minillm.config.presets import PRESETS, preset
-from minillm.config.scaling import DynamicNtk, Llama3Scaling, LongRope, NtkAware, PositionInterpolation, Yarn
+from minillm.config.scaling import (
+    DynamicNtk,
+    Llama3Scaling,
+    LongRope,
+    NtkAware,
+    PositionInterpolation,
+    Proportional,
+    Yarn,
+)
 
 __all__ = [
     "PRESETS", "Alibi", "AttentionOptions", "DynamicNtk", "Ends", "Experts", "Glu", "Init", "Learned", "Llama3Scaling",
-    "LongRope", "Mla", "Mlp", "ModelConfig", "NoPosition", "Norm", "NtkAware", "PositionInterpolation", "Recursive",
-    "Rope", "Shaw", "Sinusoidal", "T5Bias", "TransformerXL", "Yarn", "preset",
+    "LongRope", "Mla", "Mlp", "ModelConfig", "NoPosition", "Norm", "NtkAware", "PositionInterpolation", "Proportional",
+    "Recursive", "Rope", "Shaw", "Sinusoidal", "T5Bias", "TransformerXL", "Yarn", "preset",
 ]  # fmt: skip

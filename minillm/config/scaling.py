@@ -72,8 +72,19 @@ class LongRope:
         object.__setattr__(self, "long", tuple(self.long))
 
 
-Scaling = PositionInterpolation | NtkAware | DynamicNtk | Yarn | Llama3Scaling | LongRope
+@dataclass(frozen=True)
+class Proportional:
+    r"""Only a share of the pairs turns, the fast ones; the rest stand still. And all are slower by the factor.
+
+    Other than with `Rope.share`, a pair that turns is as fast as if all did. Lesson: 04.
+    """
+
+    share: float = 1.0
+    factor: float = 1.0
+
+
+Scaling = PositionInterpolation | NtkAware | DynamicNtk | Yarn | Llama3Scaling | LongRope | Proportional
 SCALINGS = {
     "interpolation": PositionInterpolation, "ntk": NtkAware, "dynamic_ntk": DynamicNtk, "yarn": Yarn,
-    "llama3": Llama3Scaling, "longrope": LongRope,
+    "llama3": Llama3Scaling, "longrope": LongRope, "proportional": Proportional,
 }  # fmt: skip

@@ -11,6 +11,7 @@ from minillm.config import (
     ModelConfig,
     NtkAware,
     PositionInterpolation,
+    Proportional,
     Rope,
     Yarn,
 )
@@ -70,6 +71,8 @@ def scaled_inv_freq(position: Rope, rotary_dim: int, seq_len: int = 0) -> Float[
         case LongRope():
             factors = scaling.long if seq_len > scaling.original_len else scaling.short
             return rope_scaling.longrope_inv_freq(rotary_dim, base, torch.tensor(factors))
+        case Proportional():
+            return rope_scaling.proportional_inv_freq(rotary_dim, base, scaling.share, scaling.factor)
         case _:
             return plain
 

@@ -1,0 +1,53 @@
+r"""One door for models of Hugging Face's transformers, and the families that it knows."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minillm.pretrained.gpt2 import gpt2_plan
+from minillm.pretrained.llama import llama_plan
+from minillm.pretrained.options import Options
+from minillm.pretrained.weights import Plan, fill_model
+
+# What a family's configuration calls itself (model_type): its plan.
+FAMILIES: dict[str, Callable[[Options, Mapping[str, Tensor]], Plan]] = {
+    "gpt2": gpt2_plan,
+    "llama": llama_plan,
+}
+
+
+def from_hf(hf_model: Any) -> nn.Module:
+    r"""Our model with the weights of a Hugging Face model, and the same logits.
+
+    Every option of its configuration that changes the arithmetic is honoured, or the model is refused by the name of
+    the option. The result is in eval mode, holds copies, and has the dtype and device of what was given.
+
+    Args:
+        hf_model: a model object of transformers, with its language-model head, of one of the `FAMILIES`. Only its
+            `config` and `state_dict()` are looked at; transformers itself is not imported.
+    Returns: a model, called as `model(token_ids, padding_mask=None, positions=None, cache=None)` if it is a decoder.
+    Raises:
+        TypeError: if it is no such object.
+        ValueError: if its family, one of its options or one of its weights has no counterpart here.
+    """
+    config = getattr(hf_model, "config", None)
+    if not isinstance(getattr(config, "model_type", None), str) or not callable(getattr(hf_model, "state_dict", None)):
+        raise TypeError(f"hf_model={type(hf_model).__name__}: use a model object of transformers (it has "
+                        "config.model_type and state_dict()), such as AutoModelForCausalLM.from_pretrained(path) gives")
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"hf_model.config.model_type={config.model_type!r}: this family has no converter; "
+                         f"use one of {', '.join(sorted(FAMILIES))}")
+    options, state = Options(config), hf_model.state_dict()
+    dtypes = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    if len(dtypes) != 1 or not all(tensor.is_floating_point() for tensor in state.values()):
+        raise ValueError(f"hf_model: weights of dtypes {sorted({str(t.dtype) for t in state.values()})}; "
+                         "use a model of one floating dtype, not quantized")
+    plan = FAMILIES[config.model_type](options, state)
+    options.refuse_unheard()
+    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn only to be written over
+        model = plan.build()
+    model.to(device=next(iter(state.values())).device, dtype=dtypes.pop())
+    fill_model(model, state, plan.moves)
+    return model.eval()

@@ -1,0 +1,130 @@
+r"""Where each weight goes: a table of moves, and the one function that carries them out."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SUFFIXES = (".weight", ".bias", "")
+
+
+@dataclass(frozen=True)
+class Move:
+    r"""From some of their modules to some of ours.
+
+    A name is a module's, and its weight and its bias, where it has them, move alike; or it is the full name of a single
+    parameter of theirs. `{i}` in a name stands for the index of a layer, until `each_layer` writes it out.
+
+    Args:
+        theirs: names, separated by spaces; empty: ours keep what a fresh model has (norms of ones and zeros).
+        ours: names, separated by spaces.
+        how: their tensors -> our tensor, or a sequence of ours where there are several; None: as it is, copied to all.
+    """
+
+    theirs: str
+    ours: str
+    how: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    r"""What a converter of a family says: which model to build, and the moves that fill it.
+
+    Args:
+        build: makes our model, with any weights.
+        moves: the table.
+    """
+
+    build: Callable[[], nn.Module]
+    moves: Sequence[Move]
+
+
+def each_layer(n_layers: int, moves: Iterable[Move]) -> list[Move]:
+    r"""The same moves for every layer.
+
+    Args:
+        n_layers: L.
+        moves: with `{i}` in their names.
+    Returns: L times as many, with 0 to L - 1 in its place.
+    """
+    return [Move(move.theirs.format(i=i), move.ours.format(i=i), move.how) for i in range(n_layers) for move in moves]
+
+
+def shares_memory(state: Mapping[str, Tensor], name: str, other: str) -> bool:
+    r"""Whether two parameters are one (tied weights); the tensors know it better than a configuration does.
+
+    Args:
+        state: a state_dict.
+        name: of one parameter.
+        other: of another.
+    Returns: True if both are there and lie in the same memory.
+    """
+    if name not in state or other not in state:
+        return False
+    return state[name].data_ptr() == state[other].data_ptr() and state[name].shape == state[other].shape
+
+
+def fill_model(model: nn.Module, state: Mapping[str, Tensor], moves: Iterable[Move]) -> None:
+    r"""Carry out the moves: each of their tensors is used once, each of ours filled, or it is an error.
+
+    Args:
+        model: ours; changed.
+        state: their state_dict.
+        moves: the table, layers written out.
+    Raises:
+        ValueError: if a tensor of theirs is missing or left over, one of ours stays empty, or a shape does not fit.
+    """
+    targets = dict(model.named_parameters(remove_duplicate=False))  # a tied one has two names and one identity
+    used: Counter[str] = Counter()
+    missing: list[str] = []
+    filled: dict[int, Tensor] = {}
+    for move in moves:
+        theirs, ours = move.theirs.split(), move.ours.split()
+        missing += [name for name in theirs if not any(name + suffix in state for suffix in SUFFIXES)]
+        for suffix in SUFFIXES if theirs else SUFFIXES[:2]:
+            sources = [name + suffix for name in theirs]
+            if not all(name in state for name in sources):
+                continue
+            used.update(sources)
+            made = _outcome(move, [state[name] for name in sources], len(ours))
+            for name, tensor in zip(ours, made, strict=True):
+                _put(targets, name + (suffix or ".weight"), tensor, filled)
+    for problem, names in {
+        "missing; take the class with the language-model head, such as ...ForCausalLM": missing,
+        "used twice": [name for name, times in used.items() if times > 1],
+        "left over, the converter knows no place for it": [name for name in state if name not in used],
+        "of our model is filled by nothing": [name for name, target in targets.items() if id(target) not in filled],
+    }.items():
+        if names:
+            raise ValueError(f"hf_model: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}: {problem}")
+
+
+def _outcome(move: Move, tensors: list[Tensor], n_ours: int) -> Sequence[Tensor | None]:
+    if not tensors:
+        return [None] * n_ours
+    made = tensors if move.how is None else move.how(*tensors)
+    if isinstance(made, Tensor):
+        return [made] * n_ours
+    return made * n_ours if len(made) == 1 else made
+
+
+def _put(targets: Mapping[str, nn.Parameter], name: str, tensor: Tensor | None, filled: dict[int, Tensor]) -> None:
+    target = targets.get(name)
+    if tensor is None:  # keeps what it has
+        if target is not None:
+            filled[id(target)] = target.detach()
+        return
+    if target is None:
+        raise ValueError(f"hf_model: a tensor for {name}, which our model does not have: its weights do not agree with "
+                         "its config")
+    if tensor.shape != target.shape:
+        raise ValueError(f"hf_model: {name} would get shape {tuple(tensor.shape)} and has {tuple(target.shape)}: its "
+                         "weights do not agree with its config")
+    if id(target) in filled and not torch.equal(filled[id(target)], tensor):
+        raise ValueError(f"hf_model: {name} is tied to another parameter of our model and would get other values")
+    filled[id(target)] = tensor
+    with torch.no_grad():
+        target.copy_(tensor)
