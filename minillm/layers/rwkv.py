@@ -67,9 +67,10 @@ def wkv_recurrent(
 def wkv_parallel(
     k: Float[Tensor, "*batch T C"], v: Float[Tensor, "*batch T C"], decay: Float[Tensor, "C"], bonus: Float[Tensor, "C"]
 ) -> Float[Tensor, "*batch T C"]:
-    r"""The same with all exponents in one table: a softmax over the past, in each channel by itself.
+    r"""The same for all tokens at once, by doubling: sums over 1, 2, 4, ... tokens, log2(T) rounds.
 
-    The exponent of token i for token t is k_i - (t - 1 - i) decay, and k_t + bonus for t itself.
+    In each round every token joins its sums with those that end `span` tokens earlier and have faded since. The
+    exponents carry a maximum with them, as in `wkv_step`.
 
     Args:
         k: keys, (..., T, C), float.
@@ -77,14 +78,29 @@ def wkv_parallel(
         decay: (C,), at least 0.
         bonus: (C,).
     Returns: (..., T, C), dtype of v.
-    Source: Peng et al. 2023, RWKV, equation 16.
+    Source: Peng et al. 2023, RWKV, equation 16; the doubling is Hillis and Steele 1986, Data Parallel Algorithms, for
+        partial sums.
     Lesson: 03.
     """
-    steps = torch.arange(k.shape[-2], device=k.device)
-    gap = steps[:, None] - steps  # (T, T)
-    offset = torch.where((gap == 0)[..., None], bonus, -(gap - 1)[..., None] * decay)
-    exponents = (k[..., None, :, :] + offset).masked_fill((gap < 0)[..., None], float("-inf"))
-    return (exponents.softmax(dim=-2) * v[..., None, :, :]).sum(dim=-2)
+    numerator, denominator, largest = v, torch.ones_like(v), k
+    span = 1
+    while span < k.shape[-2]:
+        earlier = [_later(part, span) for part in (numerator, denominator)]
+        faded = _later(largest, span, torch.finfo(k.dtype).min / 4) - span * decay
+        joined = torch.maximum(largest, faded)
+        own, other = (largest - joined).exp(), (faded - joined).exp()
+        numerator, denominator = own * numerator + other * earlier[0], own * denominator + other * earlier[1]
+        largest, span = joined, 2 * span
+    before = [_later(part, 1) for part in (numerator, denominator)]
+    faded = _later(largest, 1, torch.finfo(k.dtype).min / 4)
+    here = torch.maximum(faded, bonus + k)
+    past, present = (faded - here).exp(), (bonus + k - here).exp()
+    return (past * before[0] + present * v) / (past * before[1] + present)
+
+
+def _later(x: Tensor, steps: int, fill: float = 0.0) -> Tensor:
+    r"""Every token gets what stood `steps` tokens before it, and the first ones `fill`."""
+    return torch.cat([torch.full_like(x[..., :steps, :], fill), x[..., :-steps, :]], dim=-2)
 
 
 class RwkvTimeMix(nn.Module):
