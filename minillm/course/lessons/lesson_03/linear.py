@@ -100,8 +100,8 @@ LINEAR_ATTENTION = Exercise(
     title="Linear attention by running sums",
     task="Causal attention in which the weight of key j for query i is features(q_i) · features(k_j), divided by the "
     "sum of these weights over all j ≤ i. The features are elu(x) + 1, as `linear_attention.positive_features`. No "
-    "table of T × T weights: keep running sums over the past (`cumsum`). A key of -inf throughout has features of 0; a query "
-    "whose weights are all 0 gets zeros, not NaN.",
+    "table of T × T weights: keep running sums over the past (`cumsum`). A key of -inf throughout has features of 0; a "
+    "query whose weights are all 0 gets zeros, not NaN.",
     difficulty=2,
     minutes=18,
     points=4,
