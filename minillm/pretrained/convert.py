@@ -7,14 +7,24 @@ import torch
 from torch import Tensor, nn
 
 from minillm.pretrained.gpt2 import gpt2_plan
+from minillm.pretrained.gpt_neox import gpt_neox_plan
 from minillm.pretrained.llama import llama_plan
+from minillm.pretrained.mistral import mistral_plan
+from minillm.pretrained.opt import opt_plan
 from minillm.pretrained.options import Options
+from minillm.pretrained.qwen2 import qwen2_plan
+from minillm.pretrained.qwen3 import qwen3_plan
 from minillm.pretrained.weights import Plan, fill_model
 
 # What a family's configuration calls itself (model_type): its plan.
 FAMILIES: dict[str, Callable[[Options, Mapping[str, Tensor]], Plan]] = {
     "gpt2": gpt2_plan,
+    "gpt_neox": gpt_neox_plan,
     "llama": llama_plan,
+    "mistral": mistral_plan,
+    "opt": opt_plan,
+    "qwen2": qwen2_plan,
+    "qwen3": qwen3_plan,
 }
 
 

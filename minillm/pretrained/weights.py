@@ -128,3 +128,15 @@ def _put(targets: Mapping[str, nn.Parameter], name: str, tensor: Tensor | None, 
     filled[id(target)] = tensor
     with torch.no_grad():
         target.copy_(tensor)
+
+
+def split_by_head(weight: Tensor, n_heads: int) -> tuple[Tensor, ...]:
+    r"""Queries, keys and values out of one matrix whose rows are, head after head, the head's q, k and v.
+
+    Args:
+        weight: (H * 3 * Dh, D), or a bias (H * 3 * Dh,).
+        n_heads: H.
+    Returns: three of (H * Dh, D), or (H * Dh,).
+    """
+    by_head = weight.unflatten(0, (n_heads, 3, -1))
+    return tuple(part.flatten(0, 1) for part in by_head.unbind(1))

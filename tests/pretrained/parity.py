@@ -44,6 +44,17 @@ def rope_parameters(kind: str, draw: random.Random, width: int, share: float | N
     return given
 
 
+def llama_sizes(draw: random.Random) -> dict[str, Any]:
+    r"""Random sizes that LLaMA and its descendants share: grouped heads, a head_dim of its own, tied or not."""
+    n_kv_heads = draw.randint(1, 3)
+    n_heads = n_kv_heads * draw.randint(1, 3)
+    return dict(
+        num_attention_heads=n_heads, num_key_value_heads=n_kv_heads, hidden_size=n_heads * 2 * draw.randint(2, 5),
+        head_dim=2 * draw.randint(2, 6), num_hidden_layers=draw.randint(1, 3), intermediate_size=draw.randint(5, 30),
+        hidden_act=draw.choice(["silu", "gelu", "gelu_pytorch_tanh", "relu2"]), rms_norm_eps=draw.choice([1e-6, 1e-3]),
+        tie_word_embeddings=draw.random() < 0.5, max_position_embeddings=TRAINED_LEN)
+
+
 def foreign_model(name: str, seed: int, **options: Any) -> Any:
     r"""A transformers model of the class `<name>` with these options and every parameter drawn at random."""
     config_class = getattr(transformers, name).config_class

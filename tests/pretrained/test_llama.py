@@ -11,6 +11,7 @@ from tests.pretrained.parity import (
     check_family,
     check_refused,
     foreign_model,
+    llama_sizes,
     refuses_cache,
     rope_parameters,
 )
@@ -18,22 +19,11 @@ from tests.pretrained.parity import (
 SMALL = dict(hidden_size=16, num_attention_heads=2, num_hidden_layers=1, intermediate_size=12)
 
 
-def llama_options(draw: random.Random) -> dict:
-    n_kv_heads = draw.randint(1, 3)
-    n_heads = n_kv_heads * draw.randint(1, 3)
-    return dict(
-        num_attention_heads=n_heads, num_key_value_heads=n_kv_heads, hidden_size=n_heads * 2 * draw.randint(2, 5),
-        head_dim=2 * draw.randint(2, 6), num_hidden_layers=draw.randint(1, 3), intermediate_size=draw.randint(5, 30),
-        hidden_act=draw.choice(["silu", "gelu", "gelu_pytorch_tanh", "relu2"]), rms_norm_eps=draw.choice([1e-6, 1e-3]),
-        tie_word_embeddings=draw.random() < 0.5, attention_bias=draw.random() < 0.5, mlp_bias=draw.random() < 0.5,
-        max_position_embeddings=TRAINED_LEN)
-
-
 @pytest.mark.parametrize("kind", ROPE_TYPES)
 @pytest.mark.parametrize("round", range(3))
 def test_parity(kind, round, fresh_seed):
     draw = random.Random(fresh_seed)
-    drawn = llama_options(draw)
+    drawn = llama_sizes(draw) | {bias: draw.random() < 0.5 for bias in ("attention_bias", "mlp_bias")}
     drawn["rope_parameters"] = rope_parameters(kind, draw, drawn["head_dim"])
     hf_model = foreign_model("LlamaForCausalLM", fresh_seed, **drawn)
     check_family(hf_model, fresh_seed, cached=kind not in CHANGING)
