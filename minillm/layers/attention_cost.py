@@ -152,6 +152,8 @@ def largest_tensor(kind: str, sizes: AttentionSizes, seq_len: int, tile_len: int
         return max(projected, seq_len * s.n_heads * s.head_dim**2)  # one memory for each token: `cumsum`
     if kind == "RWKV":
         return seq_len * s.d_model
+    if kind == "Infini":  # segment by segment
+        return max(projected, s.n_heads * min(seq_len, s.segment_len) ** 2, s.n_heads * s.head_dim**2)
     if kind == "MLA":
         projected = max(seq_len * s.n_heads * (s.head_dim + s.rope_dim), projected)
     table = s.n_heads * (seq_len if tile_len is None else min(tile_len, seq_len)) ** 2
