@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from minillm.course.judge.compare import tensors_in
 
 
 class MemoryLedger(TorchDispatchMode):
@@ -26,13 +27,18 @@ class MemoryLedger(TorchDispatchMode):
         self.largest = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        r"""No: torch would import its compiler, for seconds, only to keep it away from the method below."""
+        return False
+
     def __torch_dispatch__(
         self, function: Callable[..., Any], types: Sequence[type], args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        before = {part.untyped_storage()._cdata for part in tree_leaves((args, kwargs)) if isinstance(part, Tensor)}
+        before = {part.untyped_storage()._cdata for part in tensors_in((args, kwargs))}
         result = function(*args, **(kwargs or {}))
-        for part in tree_leaves(result):
-            if isinstance(part, Tensor) and part.untyped_storage()._cdata not in before:
+        for part in tensors_in(result):
+            if part.untyped_storage()._cdata not in before:
                 self._write_down(part)
         self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
         self.peak_bytes = max(self.peak_bytes, sum(size for _, size in self._alive.values()))
