@@ -21,6 +21,7 @@ class Encoder(nn.Module):
     Args:
         config: sizes and choices; an encoder has no lm_head, and `attention.window` is not for it.
         n_token_types: trained vectors added by segment (BERT: first or second sentence); 0 = none.
+        pooler: whether to have the layer of `pooled`, which makes one vector of the whole input.
         tok_emb: a token embedding to share with another model; None = its own.
         generator: source of randomness for the fresh weights; None means torch's global one.
     Raises:
@@ -33,6 +34,7 @@ class Encoder(nn.Module):
         self,
         config: ModelConfig,
         n_token_types: int = 0,
+        pooler: bool = False,
         tok_emb: nn.Embedding | None = None,
         generator: torch.Generator | None = None,
     ):
@@ -52,6 +54,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(
             build_block(config, layer, bias, _sees_all) for layer in range(config.n_layers))
         self.final_norm = nn.Identity() if config.residual in ("post", "deepnorm") else build_norm(config)
+        self.pooler = nn.Linear(config.d_model, config.d_model) if pooler else None
         init.fill_fresh(self, config, generator)
 
     def forward(
@@ -82,6 +85,20 @@ class Encoder(nn.Module):
         pos_emb = position_rule(self.config, self.pos_emb, self.tok_emb.weight)
         tok_emb = embed_tokens(self.config, self.tok_emb)
         return gpt_forward(token_ids, positions, tok_emb, pos_emb, blocks, self.final_norm, nn.Identity())
+
+    def pooled(self, vectors: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
+        r"""One vector for the whole input: the first token's, transformed.
+
+        Args:
+            vectors: what the encoder gives, (B, T, D); the first column must be no padding.
+        Returns: (B, D), in -1 .. 1.
+        Raises:
+            ValueError: if the encoder was built without it.
+        Source: Devlin et al. 2019, BERT, section 3.1 (task 2): the vector C of the symbol [CLS].
+        """
+        if self.pooler is None:
+            raise ValueError("pooled: this encoder has no pooler; build it with pooler=True")
+        return self.pooler(vectors[:, 0]).tanh()
 
     def _types(self, token_ids: Tensor, token_types: Tensor | None) -> Any:
         if self.type_emb is None:

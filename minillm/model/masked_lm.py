@@ -63,31 +63,30 @@ class MaskedLM(nn.Module):
         return self.lm_head(self.head_norm(self.head_act(self.head_proj(x))))
 
 
-class PooledEncoder(nn.Module):
-    r"""An encoder whose first token, transformed, stands for the whole input; with classes, their logits.
+class SequenceClassifier(nn.Module):
+    r"""An encoder that sorts whole texts into classes.
 
     Args:
         config: as for `Encoder`.
+        n_classes: N.
         n_token_types: as for `Encoder`.
-        n_classes: 0 = give the pooled vector itself.
         generator: source of randomness for the fresh weights; None means torch's global one.
-    Source: Devlin et al. 2019, BERT, section 3.1 (task 2) and section 4.1.
+    Source: Devlin et al. 2019, BERT, section 4.1.
     Lesson: 07.
     """
 
     def __init__(
         self,
         config: ModelConfig,
+        n_classes: int,
         n_token_types: int = 0,
-        n_classes: int = 0,
         generator: torch.Generator | None = None,
     ):
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config, n_token_types, generator=generator)
-        self.pooler = nn.Linear(config.d_model, config.d_model)
-        self.classifier = nn.Linear(config.d_model, n_classes) if n_classes else nn.Identity()
-        init.fill_fresh(self, config, generator)
+        self.encoder = Encoder(config, n_token_types, pooler=True, generator=generator)
+        self.classifier = nn.Linear(config.d_model, n_classes)
+        init.fill_fresh(self.classifier, config, generator)
 
     def forward(
         self,
@@ -96,14 +95,14 @@ class PooledEncoder(nn.Module):
         positions: Int[Tensor, "*b T"] | None = None,
         token_types: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B N"]:
-        r"""The pooled vector of each sequence, or the logits of its classes.
+        r"""The logits of the classes.
 
         Args:
             token_ids: (B, T), int64; the first column holds the token that stands for all.
             padding_mask: (B, T), bool, True = real token; None = all real.
             positions: (T,) or (B, T), int64; None = cumsum(padding_mask) - 1.
             token_types: (B, T), int64; None = all of segment 0.
-        Returns: (B, D) or (B, n_classes), float.
+        Returns: (B, N), float.
         """
-        x = self.encoder(token_ids, padding_mask, positions, token_types)
-        return self.classifier(self.pooler(x[:, 0]).tanh())
+        vectors = self.encoder(token_ids, padding_mask, positions, token_types)
+        return self.classifier(self.encoder.pooled(vectors))

@@ -6,25 +6,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minillm.pretrained.bert import bert_plan
+from minillm.pretrained.bloom import bloom_plan
+from minillm.pretrained.deepseek import deepseek_v2_plan, deepseek_v3_plan
 from minillm.pretrained.gpt2 import gpt2_plan
 from minillm.pretrained.gpt_neox import gpt_neox_plan
 from minillm.pretrained.llama import llama_plan
 from minillm.pretrained.mistral import mistral_plan
+from minillm.pretrained.mixtral import mixtral_plan
 from minillm.pretrained.opt import opt_plan
 from minillm.pretrained.options import Options
+from minillm.pretrained.phi import phi_plan
 from minillm.pretrained.qwen2 import qwen2_plan
 from minillm.pretrained.qwen3 import qwen3_plan
+from minillm.pretrained.t5 import t5_plan
 from minillm.pretrained.weights import Plan, fill_model
 
 # What a family's configuration calls itself (model_type): its plan.
 FAMILIES: dict[str, Callable[[Options, Mapping[str, Tensor]], Plan]] = {
+    "bert": bert_plan,
+    "bloom": bloom_plan,
+    "deepseek_v2": deepseek_v2_plan,
+    "deepseek_v3": deepseek_v3_plan,
     "gpt2": gpt2_plan,
     "gpt_neox": gpt_neox_plan,
     "llama": llama_plan,
     "mistral": mistral_plan,
+    "mixtral": mixtral_plan,
     "opt": opt_plan,
+    "phi": phi_plan,
     "qwen2": qwen2_plan,
     "qwen3": qwen3_plan,
+    "t5": t5_plan,
 }
 
 

@@ -20,7 +20,7 @@ class Move:
 
     Args:
         theirs: names, separated by spaces; empty: ours keep what a fresh model has (norms of ones and zeros).
-        ours: names, separated by spaces.
+        ours: names, separated by spaces; empty: nothing of theirs is needed.
         how: their tensors -> our tensor, or a sequence of ours where there are several; None: as it is, copied to all.
     """
 

@@ -22,7 +22,7 @@ from minillm.config import (
 from minillm.layers import paths
 from minillm.model.encoder import Encoder
 from minillm.model.encoder_decoder import EncoderDecoder
-from minillm.model.masked_lm import MaskedLM, PooledEncoder
+from minillm.model.masked_lm import MaskedLM, SequenceClassifier
 
 VARIANTS = {
     "first Transformer": dict(
@@ -149,7 +149,7 @@ def test_without_positions_an_encoder_reads_a_set(fresh_seed):
     torch.testing.assert_close(model(ids[:, order]), model(ids)[:, order])
 
 
-def test_masked_lm_and_pooled_encoder_by_hand(fresh_seed):
+def test_masked_lm_and_classifier_by_hand(fresh_seed):
     torch.manual_seed(fresh_seed)
     config = config_of("learned", ends=Ends(head_bias=True))
     model, ids = shaken(MaskedLM(config)), torch.randint(0, 31, (2, 5))
@@ -157,10 +157,10 @@ def test_masked_lm_and_pooled_encoder_by_hand(fresh_seed):
     x = F.gelu(F.linear(x, model.head_proj.weight, model.head_proj.bias))
     x = F.layer_norm(x, (20,), model.head_norm.weight, model.head_norm.bias, 1e-5)
     torch.testing.assert_close(model(ids), x @ model.encoder.tok_emb.weight.T + model.lm_head.bias)
-    pooled = shaken(PooledEncoder(config, n_classes=3))
-    first = pooled.encoder(ids)[:, 0]
-    want = pooled.classifier((first @ pooled.pooler.weight.T + pooled.pooler.bias).tanh())
-    torch.testing.assert_close(pooled(ids), want)
+    classifier = shaken(SequenceClassifier(config, n_classes=3))
+    pooler, first = classifier.encoder.pooler, classifier.encoder(ids)[:, 0]
+    want = classifier.classifier((first @ pooler.weight.T + pooler.bias).tanh())
+    torch.testing.assert_close(classifier(ids), want)
 
 
 def test_bad_choices_are_named():
@@ -170,5 +170,7 @@ def test_bad_choices_are_named():
         Encoder(config_of("learned", position=Alibi()))
     with pytest.raises(ValueError, match="residual='parallel'"):
         EncoderDecoder(config_of("learned", residual="parallel"))
+    with pytest.raises(ValueError, match="no pooler"):
+        Encoder(config_of("learned")).pooled(torch.zeros(1, 2, 20))
     with pytest.raises(ValueError, match="token_types"):
         Encoder(config_of("learned"))(torch.zeros(1, 2, dtype=torch.int64), token_types=torch.zeros(1, 2).long())
