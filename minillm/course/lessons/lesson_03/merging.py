@@ -19,7 +19,7 @@ def found_among(scores: Tensor, v: Tensor) -> Found:
     return torch.softmax(scores, -1).nan_to_num(0.0) @ v, torch.logsumexp(scores, -1)
 
 
-def merge_cases(draw: Draw) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+def two_sides(draw: Draw) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     b, h, t, n, m, d = draw.sizes(6, 2, 7)
 
     def sides(*lead: int, dtype: torch.dtype = torch.float32, scale: float = 1.0, ahead: float = 0.0) -> list[Tensor]:
@@ -114,7 +114,7 @@ MERGE_ATTENTION = Exercise(
         "Where both are -inf, the larger is -inf too: put 0 in its place before you subtract it, and 1 in place of a "
         "total of 0 before you divide by it or take its logarithm.",
     ),
-    cases=merge_cases,
+    cases=two_sides,
     oracle=merged_in_double,
     other_style=merged_by_sigmoid,
     tolerance=Tolerance(2e-4, 5e-6, "near 1000 a float32 has 4 digits behind the point, and exp passes them on"),
