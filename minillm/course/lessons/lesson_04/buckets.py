@@ -91,7 +91,7 @@ def all_logarithmic(distance: int, n_each: int, n_exact: int, max_distance: int)
     return min(int(math.log(max(distance, 1)) / math.log(max_distance) * n_each), n_each - 1)
 
 
-def rounded(distance: int, n_each: int, n_exact: int, max_distance: int) -> int:
+def rounded_part(distance: int, n_each: int, n_exact: int, max_distance: int) -> int:
     if distance < n_exact:
         return distance
     share = math.log(distance / n_exact) / math.log(max_distance / n_exact)
@@ -198,7 +198,7 @@ T5_BUCKET = Exercise(
         ),
         Mistake(
             "rounded to the nearest",
-            bucket_by(rounded, right_way),
+            bucket_by(rounded_part, right_way),
             "You round to the nearest bucket. Round *down*: the first shared bucket begins at distance n // 2, and "
             "rounding would leave it half its width.",
         ),
