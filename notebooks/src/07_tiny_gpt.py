@@ -841,6 +841,60 @@ plots.show(figure, alt="The masks of both streams for the order 2, 0, 3, 1; the 
 # this sense, over random orders. It makes XLNet an encoder that sees both sides, not a better writer.
 
 # %% [markdown]
+# ### What each is for
+#
+# Masks are not an end in themselves. Take texts that are **echoes**: eight random symbols out of twelve, then the same
+# eight again. One symbol is hidden in the *first* half. To the left of it there is nothing that tells; the answer
+# stands eight places further on.
+#
+# **Predict.** How many nats does a trained GPT lose on that symbol, if ln 12 = 2.485 is a pure guess? How many a
+# trained BERT?
+
+# %%
+guess_gpt, guess_bert = None, None  # nats
+
+# %% [markdown]
+# Seven models of the same size, made of the same blocks, each trained for three hundred steps on what its family
+# predicts: the next symbol (GPT-2, LLaMA), hidden symbols (BERT), a translation (the first Transformer: the symbols
+# backwards, each one number up), what was cut out (T5, GLM), or all symbols in random order (XLNet). Three runs each;
+# the numbers are stored with the command that made them.
+
+# %% name="families_stored" tags=["compare"]
+from minillm.bench import results
+from minillm.course.tables import Table
+
+stored = results.load_table("families")
+measures = ("hole", "echo", "translation")
+losses = {row["name"]: row["values"] for row in stored["rows"]}
+
+
+def worst_and_best(values):
+    return f"{min(values):.2f} .. {max(values):.2f}" if values else "-"
+
+
+print(stored["command"])
+print(Table(("nats a symbol", *(f"{m:12s}" for m in measures)), tuple(
+    (name, *(worst_and_best(values.get(m)) for m in measures)) for name, values in losses.items())))
+for name, values in losses.items():
+    looks_ahead = "decoder)" not in name or "encoder" in name
+    assert all((loss < 0.2) == looks_ahead for loss in values.get("hole", [])), name
+    assert max(values.get("echo", [0]) + values.get("translation", [0])) < 0.2, name
+assert min(losses["GPT-2 (decoder)"]["hole"] + losses["LLaMA (decoder)"]["hole"]) > 0.97 * math.log(12)
+
+# %% [markdown]
+# The decoders write the echo without a mistake and can do no more than guess at the hole. All that see both sides fill
+# it. XLNet can do both: its order of prediction is free. But for that it learned to predict in every order, and a text
+# has many. Train one decoder and one model with a prefix yourself:
+
+# %% name="families_again"
+from minillm.bench.variants import families
+
+for name in ("LLaMA (decoder)", "GLM (prefix LM)"):
+    again = families.measure_family(families.FAMILIES[name], seed=7)
+    assert (again["hole"] > 2.3) if name.startswith("LLaMA") else (again["hole"] < 0.2)
+    print(f"{name:16s}", {measure: f"{loss:.3f} nats" for measure, loss in again.items()})
+
+# %% [markdown]
 # ## Myth and measurement
 #
 # Two sentences that are often said in interviews. *An LLM consists of encoder and decoder layers.* And: *LLMs are
