@@ -95,6 +95,7 @@ class Mla:
     `kv_rank` is that vector's width, `rope_dim` the width of the one rotated key that all heads share, `v_dim` the
     width of a head's value (None: head_dim); `q_rank` squeezes the queries likewise (None: it does not). `head_dim` of
     the model is the part of a head that is not rotated. `scale` on the scores; None: 1 / sqrt(head_dim + rope_dim).
+    `norm_eps` of the norms on latents; None: the model's.
     Lesson: 03.
     """
 
@@ -103,6 +104,7 @@ class Mla:
     v_dim: int | None = None
     q_rank: int | None = None
     scale: float | None = None
+    norm_eps: float | None = None
 
     def __post_init__(self):
         require(self.kv_rank >= 1, "attention.kv_rank", self.kv_rank, "use a whole number of at least 1")

@@ -64,7 +64,8 @@ def build_attention(
     if isinstance(options, Mla):
         return MultiHeadLatentAttention(
             c.d_model, c.n_heads, c.head_dim, options.rope_dim, options.v_dim or c.head_dim, options.kv_rank,
-            options.q_rank, scale=options.scale, eps=c.norm.eps, mask_rule=mask_rule)
+            options.q_rank, scale=options.scale, rope_amplitude=rope_amplitude(c), eps=options.norm_eps or c.norm.eps,
+            mask_rule=mask_rule)
     sizes = (c.d_model, c.n_heads, c.n_kv_heads, c.head_dim)
     common = dict(mask_rule=mask_rule or _window_rule(options.window_of(layer)),
                   qkv_bias=options.qkv_bias, o_bias=options.o_bias)

@@ -59,6 +59,7 @@ def foreign_model(name: str, seed: int, **options: Any) -> Any:
     r"""A transformers model of the class `<name>` with these options and every parameter drawn at random."""
     config_class = getattr(transformers, name).config_class
     config = config_class(**dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=None) | options)
+    config._experts_implementation = "eager"  # others want sizes that are multiples of 4
     model = getattr(transformers, name)._from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
