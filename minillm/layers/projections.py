@@ -3,10 +3,12 @@ r"""Queries, keys and values of one attention, with what a cache adds: shared by
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from minillm.layers import heads, masks
+from minillm.layers.cache import KVCache
 
 Projection = Callable[[Tensor], Tensor]
 
@@ -42,6 +44,26 @@ def project_qkv(
     if n_kv_heads != n_heads:
         k, v = (heads.repeat_kv(part, n_heads // n_kv_heads) for part in (k, v))
     return q, k, v, kv_positions
+
+
+def layer_cache(
+    k_proj: nn.Linear, n_kv_heads: int, batch_size: int, capacity: int, dtype: torch.dtype | None = None
+) -> KVCache:
+    r"""An empty cache for the keys of this projection.
+
+    Args:
+        k_proj: D -> n_kv_heads * Dh.
+        n_kv_heads: Hk.
+        batch_size: B.
+        capacity: tokens a sequence.
+        dtype: of the stored keys and values; None means the projection's own.
+    Returns: a `KVCache`.
+    Source: Pope et al. 2022, Efficiently Scaling Transformer Inference, section 2.1.
+    Lesson: 10.
+    """
+    weight = k_proj.weight
+    return KVCache(
+        batch_size, n_kv_heads, capacity, weight.shape[0] // n_kv_heads, dtype or weight.dtype, weight.device)
 
 
 def mask_for_heads(

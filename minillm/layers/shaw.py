@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from minillm.layers import heads, pairwise, projections, recorder, sdpa
+from minillm.layers.cache import KVCache
 
 
 def clipped_distance(
@@ -106,6 +107,17 @@ class ShawAttention(nn.Module):
         self.o_proj = nn.Linear(n_heads * head_dim, d_model, bias=o_bias)
         self.key_vectors = nn.Parameter(torch.randn(2 * max_distance + 1, head_dim) * 0.02)
         self.value_vectors = nn.Parameter(torch.randn(2 * max_distance + 1, head_dim) * 0.02)
+
+    def new_cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> KVCache:
+        r"""An empty cache for this layer.
+
+        Args:
+            batch_size: B.
+            capacity: tokens a sequence.
+            dtype: of the stored keys and values; None means the weights' own.
+        Returns: a `KVCache`.
+        """
+        return projections.layer_cache(self.k_proj, self.n_kv_heads, batch_size, capacity, dtype)
 
     def forward(
         self,

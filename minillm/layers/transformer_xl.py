@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from minillm.layers import fused, heads, pairwise, paths, projections, recorder, rope, sdpa
+from minillm.layers.cache import KVCache
 
 
 def distance_sinusoids(
@@ -119,6 +120,17 @@ class TransformerXLAttention(nn.Module):
         self.o_proj = nn.Linear(n_heads * head_dim, d_model, bias=o_bias)
         self.content_bias = nn.Parameter(torch.zeros(n_heads, head_dim))
         self.position_bias = nn.Parameter(torch.zeros(n_heads, head_dim))
+
+    def new_cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> KVCache:
+        r"""An empty cache for this layer.
+
+        Args:
+            batch_size: B.
+            capacity: tokens a sequence.
+            dtype: of the stored keys and values; None means the weights' own.
+        Returns: a `KVCache`.
+        """
+        return projections.layer_cache(self.k_proj, self.n_kv_heads, batch_size, capacity, dtype)
 
     def forward(
         self,
