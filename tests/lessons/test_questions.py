@@ -18,6 +18,14 @@ ASKED = {
         "seq2seq-dataflow": False, "fusion-cross-attention-multimodal": False, "qkv-three-matrices": True,
         "self-attention-steps": True, "mha": False, "prefix-vs-causal-lm": True,
     },
+    "04": {
+        "sinusoidal-pe-module": True, "learned-absolute-pe": False, "sinusoidal-relative-property": True,
+        "recursive-pe": True, "relative-pe-qk-expansion": False, "xlnet-relative-pe": False, "t5-relative-bias": False,
+        "relative-clipping": False, "rope-vs-relative-extrapolation": True, "llama-infinite-length": True,
+        "what-is-pe": True, "absolute-pe": True, "relative-pe": True, "rope-idea": True, "rope-advantages": True,
+        "length-extrapolation": True, "length-extrapolation-solutions": True, "position-interpolation-ntk-yarn": False,
+        "alibi-idea": True, "alibi-bias-matrix": True, "alibi-advantages": True, "gan-length-extrapolation": True,
+    },
     "07": {
         "transformer-modules": False, "last-token-embedding": True, "transformer-principle": True,
         "llm-classification": False, "llama-architecture": False, "open-model-families": True, "gpt-family": True,
