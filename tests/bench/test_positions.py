@@ -20,7 +20,7 @@ def test_every_position_of_the_package_has_a_row():
 def test_rows_of_rope_share_their_training():
     rows = positions.position_variants()
     rope = [row for name, row in rows.items() if name.startswith("RoPE")]
-    assert len({row.trained for row in rope}) == 1 and len(rope) == 10
+    assert len({row.trained for row in rope}) == 1 and len(rope) == 11
     assert len({(row.tested, row.tuning_steps) for row in rows.values()}) == len(rows)
     assert all(row.tested.max_seq_len >= positions.TEST_LEN for row in rows.values())
 
@@ -38,12 +38,15 @@ def test_a_growing_text_meets_the_angles_of_its_length(fresh_seed):
     def fresh(**changes):
         return GPT(replace(config, **changes), torch.Generator().manual_seed(fresh_seed)).eval()
 
+    def assert_same(ours, theirs):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)  # float32 sums in batches of another shape
+
     plain = fresh()
-    torch.testing.assert_close(positions.growing_loss(plain, windows, 8), harness.loss_by_position(plain, windows))
+    assert_same(positions.growing_loss(plain, windows, 8), harness.loss_by_position(plain, windows))
     dynamic = fresh(position=Rope(scaling=DynamicNtk(2.0, 8)))
     got = positions.growing_loss(dynamic, windows, 8)
-    torch.testing.assert_close(got[:8], harness.loss_by_position(plain, windows)[:8])
-    torch.testing.assert_close(got[16:], harness.loss_by_position(dynamic, windows)[16:])
+    assert_same(got[:8], harness.loss_by_position(plain, windows)[:8])
+    assert_same(got[16:], harness.loss_by_position(dynamic, windows)[16:])
     assert not torch.allclose(got[8:16], harness.loss_by_position(dynamic, windows)[8:16])
 
 
