@@ -1,4 +1,4 @@
-r"""Count the memory that tensors take while a piece of code runs, on any machine to the byte."""
+r"""Count what a piece of code takes, to the byte and to the operation: the same on any machine."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,23 +8,26 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from minillm.course.judge.compare import tensors_in
 
 
 class MemoryLedger(TorchDispatchMode):
-    r"""Inside this context every new tensor is written down, and crossed out when it dies.
+    r"""Inside this context every new tensor is written down, and crossed out when it dies; products are counted.
 
     Counted are tensors that are made inside; views take no memory of their own. What one kernel of torch needs for
     itself, and frees before it returns, is not seen.
 
-    Attributes: `peak_bytes` alive at one time at most; `largest`, the number of elements of the largest tensor.
+    Attributes: `peak_bytes` alive at one time at most; `largest`, the number of elements of the largest tensor;
+        `flops` of matrix products and convolutions, a multiply and an add being two.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.peak_bytes = 0
         self.largest = 0
+        self.flops = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
     @classmethod
@@ -37,6 +40,8 @@ class MemoryLedger(TorchDispatchMode):
     ) -> Any:
         before = {part.untyped_storage()._cdata for part in tensors_in((args, kwargs))}
         result = function(*args, **(kwargs or {}))
+        if count := flop_registry.get(function._overloadpacket):
+            self.flops += count(*args, **(kwargs or {}), out_val=result)
         for part in tensors_in(result):
             if part.untyped_storage()._cdata not in before:
                 self._write_down(part)
