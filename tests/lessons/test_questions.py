@@ -26,6 +26,12 @@ ASKED = {
         "length-extrapolation": True, "length-extrapolation-solutions": True, "position-interpolation-ntk-yarn": False,
         "alibi-idea": True, "alibi-bias-matrix": True, "alibi-advantages": True, "gan-length-extrapolation": True,
     },
+    "05": {
+        "add-and-norm": False, "residual-resnet": True, "bn-vs-ln": True, "pre-norm-vs-post-norm": True,
+        "llama-rmsnorm": False, "layernorm-formula": True, "rmsnorm-formula": True, "rmsnorm-vs-layernorm": True,
+        "deepnorm-idea": True, "deepnorm-code": True, "deepnorm-advantages": True, "ln-positions": True,
+        "ln-by-model": True,
+    },
     "07": {
         "transformer-modules": False, "last-token-embedding": True, "transformer-principle": True,
         "llm-classification": False, "llama-architecture": False, "open-model-families": True, "gpt-family": True,

@@ -51,7 +51,7 @@ def token_panels(panels: Mapping[str, Sequence[float] | Tensor]) -> Figure:
         axes.axhline(0.0, color=INK, linewidth=0.8)
         mean = sum(numbers) / len(numbers)
         axes.axhline(mean, color=COLOURS[3], linewidth=1.4, linestyle="--")
-        axes.text(len(numbers) - 0.4, mean, "mean", ha="right", va="bottom", fontsize=8, color=COLOURS[3])
+        axes.text(-0.4, mean, "mean", ha="left", va="bottom", fontsize=8, color=COLOURS[3])
         axes.set_ylim(1.12 * low, 1.12 * high)
         axes.set_xticks(range(len(numbers)))
         axes.grid(axis="y", color=PALE, linewidth=0.6)

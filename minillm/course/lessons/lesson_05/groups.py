@@ -80,10 +80,10 @@ GROUP_NORM = Exercise(
     "        raise ValueError(f\"n_groups={n_groups} must divide the features\")\n"
     "    return F.group_norm(features_first, n_groups, weight, bias, eps).transpose(-2, -1)\n"
     "```\n\n"
-    "It runs, the loss falls, lower than any other model's, and what the model writes is noise. The cell above shows "
-    "which outputs move when one token moves. Say in a sentence what is wrong, then write it as it should be: for each "
-    "token alone, for each of `n_groups` runs of neighbouring features alone, subtract the mean and divide by the root "
-    "of the variance plus `eps`; then `weight` and `bias` for all D features. A ValueError if the groups do not fit.",
+    "It runs, and the loss falls, lower than an honest loss can. The cell above has played dice with it. Say in a "
+    "sentence what is wrong, then write it as it should be: for each token alone, for each of `n_groups` runs of "
+    "neighbouring features alone, subtract the mean and divide by the root of the variance plus `eps`; then `weight` "
+    "and `bias` for all D features. A ValueError if the groups do not fit.",
     difficulty=2,
     minutes=12,
     points=3,
