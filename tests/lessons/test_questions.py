@@ -18,6 +18,11 @@ ASKED = {
         "seq2seq-dataflow": False, "fusion-cross-attention-multimodal": False, "qkv-three-matrices": True,
         "self-attention-steps": True, "mha": False, "prefix-vs-causal-lm": True,
     },
+    "03": {
+        "mha-mqa-gqa-compare": False, "mqa": False, "gqa-kv-reduction": True, "rwkv": True, "infini-transformer": True,
+        "flash-attention": True, "ring-attention": True, "blockwise-long-sequence": True,
+        "transformer-time-complexity": True,
+    },
     "04": {
         "sinusoidal-pe-module": True, "learned-absolute-pe": False, "sinusoidal-relative-property": True,
         "recursive-pe": True, "relative-pe-qk-expansion": False, "xlnet-relative-pe": False, "t5-relative-bias": False,
