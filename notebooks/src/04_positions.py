@@ -134,7 +134,7 @@ plots.vector_arrows(middle, turned_arrows, "turned: half a radian a token")
 plots.bar_chart(right, nearer, "weight of the nearer key", numbers=".2f")
 right.set_ylim(0, 1)
 right.tick_params(axis="x", labelsize=8)
-plots.show(figure, alt="Keys moved apart by adding, or turned; bars: the nearer key gets a half, then more in three ways")
+plots.show(figure, alt="Keys moved apart by adding, and turned; bars: the nearer key gets a half, then more")
 
 # %% [markdown]
 # By hand, for the third way: the scores are 0.5 and 1.5, and $1 / (1 + e^{-1}) = 0.73$.
@@ -267,8 +267,8 @@ recursion = RecursivePosition(32)
 with torch.no_grad():
     far, near = recursion(torch.arange(600)), recursion(torch.arange(20))
 n_weights = sum(parameter.numel() for parameter in recursion.parameters())
-print(f"vectors for positions 0 to {len(far) - 1} from {n_weights:,} weights;", "the first 20 do not depend on how many "
-      "are asked for:", torch.equal(far[:20], near))
+print(f"vectors for positions 0 to {len(far) - 1} from {n_weights:,} weights")
+print("the first 20 are the same, however many are asked for:", torch.equal(far[:20], near))
 assert torch.equal(far[:20], near) and far.isfinite().all() and n_weights == 32 * 32 + 2 * 32
 
 step = far[400]
@@ -285,7 +285,7 @@ print("sees order:", {name: error > 0.01 for name, error in seen_by.items()})
 assert seen_by["attention"] < 1e-12 and seen_by["recurrent network, then attention"] > 0.01
 
 # %% [markdown]
-# The price is in the first line of $f$: vector 599 has to wait for 599 steps, one after another, where a table is read
+# The price is in the formula: vector 599 has to wait for 599 steps, one after another, where a table is read
 # at once. Parallel work was why one left recurrent networks, so this way stayed rare.
 
 # %% [markdown]
@@ -324,12 +324,12 @@ plots.show(figure, alt="Four tables: three look like noise, position with positi
 #
 # | | content, content | content, position | position, content | position, position |
 # |---|---|---|---|---|
-# | added vectors | $q_i k_j$ | $q_i \cdot p_j W_k$ | $p_i W_q \cdot k_j$ | $p_i W_q \cdot p_j W_k$ |
+# | added vectors | $x_i W x_j^\top$ | $x_i W p_j^\top$ | $p_i W x_j^\top$ | $p_i W p_j^\top$ |
 # | Shaw | $q_i k_j$ | $q_i a_{j-i}$ | | |
 # | Transformer-XL, XLNet | $q_i k_j$ | $q_i r_{i-j}$ | $u k_j$ | $w\, r_{i-j}$ |
 # | T5 | $q_i k_j$ | | | $b_{\mathrm{bucket}(i-j)}$ |
 # | ALiBi | $q_i k_j$ | | | $-m\,(i-j)$ |
-# | RoPE | $q_i R_{i-j} k_j$, all in one | | | |
+# | RoPE | $q_i R_{j-i} k_j$, all in one | | | |
 #
 # ### Shaw: a vector for each distance, up to a limit
 #
@@ -379,7 +379,7 @@ assert all(abs(share(limit + n) - 0.5) < 1e-6 for n in (1, 150, 9000)) and abs(s
 # without moving a number by hand: add a column of zeros, and read the memory in rows that are one shorter.
 
 # %% name="relative_shift_reads_anew" tags=["compare"]
-from minillm.layers.transformer_xl import TransformerXLAttention, relative_shift
+from minillm.layers.transformer_xl import TransformerXLReading, relative_shift
 
 by_distance = torch.arange(4.0).flip(0).expand(4, 4)  # column n belongs to distance 3 - n
 by_key = relative_shift(by_distance)
@@ -393,11 +393,13 @@ for i in range(9):
 assert all(by_key[i, j] == i - j for i in range(4) for j in range(i + 1))
 
 # %% name="segments_with_a_memory" tags=["compare"]
+from minillm.layers.attention import Attention
 from minillm.layers.cache import KVCache
 
 torch.manual_seed(0)
-layer = TransformerXLAttention(32, 4, 4, 8).double()
-for parameter in (layer.content_bias, layer.position_bias):
+reading = TransformerXLReading(d_model=32, n_heads=4, head_dim=8)
+layer = Attention(32, 4, 4, 8, reading=reading).double()
+for parameter in (reading.content_bias, reading.position_bias):
     torch.nn.init.normal_(parameter)
 x, positions = torch.randn(1, 48, 32).double(), torch.arange(48)
 memory = KVCache(1, 4, 48, 8, dtype=torch.float64)
@@ -444,7 +446,7 @@ assert torch.equal(near, moved_on)
 figure, (axes,) = plots.new_figure(height=3.0)
 curves = {"bucket": (range(200), bucket[:200].tolist())}
 plots.line_chart(axes, curves, "T5's buckets, looking back", "distance, tokens", "bucket")
-plots.show(figure, alt="Bucket against distance: a straight line up to 16, then ever longer steps, level at 31 from 113")
+plots.show(figure, alt="Bucket against distance: a straight line up to 16, then ever longer steps, level from 113 on")
 
 # %% [markdown]
 # ## RoPE: turn queries and keys
@@ -469,8 +471,9 @@ plots.vector_arrows(right, {"q at 105": turn(q, speed * 105), "k at 103": turn(k
 plots.show(figure, alt="Query and key as arrows at positions 5 and 3, then at 105 and 103: the same angle between them")
 
 # %% [markdown]
-# One pair is one clock hand: after a whole turn it shows again what it showed before. So a head's $D_h$ features make $D_h/2$ pairs, each with its own speed, from one radian a token downwards. They are the sinusoid's
-# speeds, with the head's width in place of the model's.
+# One pair is one clock hand: after a whole turn it shows again what it showed before. So a head's $D_h$ features make
+# $D_h/2$ pairs, each with its own speed, from one radian a token downwards. They are the sinusoid's speeds, with the
+# head's width in place of the model's.
 #
 # Two functions. First, how far each pair turns:
 
@@ -552,7 +555,7 @@ assert (mixed - wanted).abs().max() > 0.1 and (converted - wanted).abs().max() <
 # It tempts: sines are periodic. But the vector is a whole clock, and RoPE has *the same hands*. How close does the
 # sinusoid ever come back to where it began?
 #
-# **Predict.** Position vectors have 128 features. Among the first 200,000 positions, which one is nearest to position 0?
+# **Predict.** Position vectors have 128 features. Among the first 200,000 positions, which is nearest to position 0?
 
 # %%
 guess_nearest = "?"  # a position
@@ -592,7 +595,8 @@ causal = masks.causal_mask(positions, positions)
 equal = torch.zeros(8, 24, 16)  # queries and keys of zeros: all scores are equal
 attn_weights = sdpa.attention_weights(equal, equal, causal, bias)
 ratio = (attn_weights[0, -1, -1] / attn_weights[0, -1, -2]).item()
-print(f"equal scores, slope 1/2: each key gets {ratio:.4f} times what the one before it gets; e^(1/2) = {math.exp(0.5):.4f}")
+print(f"equal scores, slope 1/2: each key gets {ratio:.4f} times the weight of the one before it")
+print(f"e^(1/2) = {math.exp(0.5):.4f}")
 assert abs(ratio - math.exp(0.5)) < 1e-4 and slopes.tolist() == [2.0**-n for n in range(1, 9)]
 assert torch.equal(bias, alibi_bias(positions + 100, positions + 100, slopes)) and not bias.requires_grad
 
@@ -682,13 +686,13 @@ from minillm.model.gpt import GPT
 
 token_ids, start = torch.randint(95, (2, 40), generator=torch.Generator().manual_seed(0)), torch.arange(40)
 moves, own_weights = {}, {}
-for name, kind in POSITIONS.items():
-    config = replace(harness.BASE, position=kind(), init=Init(0.5, 0.3, "plain"), max_seq_len=256)
-    model = GPT(config, torch.Generator().manual_seed(0)).eval()
-    with torch.no_grad(), mine.active():
+with torch.no_grad(), mine.active():
+    for name, kind in POSITIONS.items():
+        config = replace(harness.BASE, position=kind(), init=Init(0.5, 0.3, "plain"), max_seq_len=256)
+        model = GPT(config, torch.Generator().manual_seed(0)).eval()
         logits, moved = model(token_ids, positions=start), model(token_ids, positions=start + 100)
-    moves[name] = (moved - logits).abs().max().item()
-    own_weights[name] = sum(parameter.numel() for parameter in model.parameters())
+        moves[name] = (moved - logits).abs().max().item()
+        own_weights[name] = sum(parameter.numel() for parameter in model.parameters())
 bare = own_weights["none"]
 for name, move in moves.items():
     print(f"{name:15s} {'moves' if move > 0.1 else 'stays'}   weights of its own: {own_weights[name] - bare:,}")
@@ -852,8 +856,9 @@ for axes, (title, names) in zip(panels, groups.items(), strict=True):
     plots.line_chart(axes, curves, title, "position", "loss, nats a character")
     axes.axvspan(0, 64, color=plots.PALE, alpha=0.45, linewidth=0)
     axes.set_ylim(1.2, 4.6)
-plots.show(figure, alt="Loss by position, mean of three seeds: of those added all rise at once, the sinusoid out of the "
-           "picture; of those in the scores RoPE rises most, T5 less, ALiBi, Shaw and Transformer-XL stay level")
+alt = "Loss by position, mean of three seeds. Added: all rise at once, the sinusoid out of the picture. In the scores: "
+alt += "RoPE rises most, T5 less; ALiBi, Shaw and Transformer-XL stay level"
+plots.show(figure, alt=alt)
 
 # %% [markdown]
 # The grey part is what training saw. Read it in three steps:
@@ -903,8 +908,8 @@ print(f"the window's rise: {rise:.2f}; part of it is that these are other charac
 assert rise < 0.3 and losses["RoPE"]["256-512"] - losses["RoPE, window of 64"]["256-512"] > 0.3
 
 # %% [markdown]
-# Large *positions* do no harm at all; new *distances* do. It is also no question of long memory, of gradients that
-# vanish, or of size.
+# Large *positions* do no harm at all; new *distances* do. Nor is it a question of memory, or of gradients that vanish in
+# long texts: these are the same weights, asked about the same text.
 #
 # ## Slow the hands down
 #
@@ -947,7 +952,7 @@ assert abs(amplitude - (0.1 * math.log(factor) + 1)) < 1e-9
 figure, (axes,) = plots.new_figure(height=3.0)
 curves = {name: (range(64), (inv_freq / plain).tolist()) for name, inv_freq in slowed.items()}
 plots.line_chart(axes, curves, "Slowed down for texts 4 times as long", "pair, from fast to slow", "share of its speed")
-plots.show(figure, alt="PI: level at a quarter. NTK: falls slowly from 1 to a quarter. YaRN: 1, then a ramp, then a quarter")
+plots.show(figure, alt="PI is level at a quarter; NTK-aware falls from 1; YaRN is 1, then a ramp, then a quarter")
 
 # %% [markdown]
 # **Predict.** Your RoPE model, without any further training, is given texts of 256. Sort: as it is, PI, NTK-aware,
@@ -970,9 +975,9 @@ assert untuned["as it is"]["128-256"] - untuned[best]["128-256"] > 0.2 and best 
 assert untuned["PI"]["32-64"] - untuned["as it is"]["32-64"] > 0.2, "PI's price, within the trained length"
 
 # %% [markdown]
-# NTK-aware and YaRN help at once. PI, untrained, spoils even what worked: at factor 4 neighbours look like a quarter of a
-# token apart. It was proposed together with some further training, and so it should be measured. Twenty-five steps on
-# windows of 256, with PI, with YaRN, and, to be fair, with nothing changed:
+# NTK-aware and YaRN help at once. PI, untrained, spoils even what worked: at factor 4, neighbours look like a quarter
+# of a token apart. It was proposed together with some further training, and so it should be measured. Twenty-five steps
+# on windows of 256, with PI, with YaRN, and, to be fair, with nothing changed:
 
 # %% name="stretch_and_tune"
 from minillm.training.loop import train
@@ -1043,7 +1048,8 @@ table = torch.randn(50, 16, generator=generator)
 judge = torch.randn(16, generator=generator)
 token = torch.multinomial(logits.softmax(-1), 1, generator=generator)[0]
 verdict = (table[token] @ judge).sum()  # what a discriminator would make of the sampled token
-print("the sampled token requires a gradient:", token.requires_grad, "  so does the verdict on it:", verdict.requires_grad)
+print("the sampled token requires a gradient:", token.requires_grad)
+print("the verdict on it requires one:       ", verdict.requires_grad)
 F.cross_entropy(logits, torch.tensor([7])).backward()
 print("the usual loss has one of length", round(logits.grad.norm().item(), 1))
 assert not token.requires_grad and not verdict.requires_grad and logits.grad.norm() > 0.1
@@ -1056,7 +1062,7 @@ assert not token.requires_grad and not verdict.requires_grad and logits.grad.nor
 #
 # The clock of RoPE, with eight pairs. Move query and key: the hands run, and only the angle between them counts. Then
 # move them far apart, look at the slow pairs, and choose a way to slow down. A small base makes all hands fast; a large
-# one (LLaMA 3 takes 500,000) makes the slow ones slower.
+# one (LLaMA 3 takes 500,000: Grattafiori et al. 2024, section 3.2) makes the slow ones slower.
 
 # %% name="rope_clock"
 from minillm.course.scenes.rope_clock import clock_controls, clock_picture, explored_inv_freq, relative_scores
