@@ -11,6 +11,10 @@ from minillm.course.builder.lesson_file import lesson_names, read_lesson
 # The questions of the lessons that are written, and whether a popular wrong answer goes about.
 ASKED = {
     "00": {"broadcast-22x1-12": True, "matrix-rank": True, "log-softmax": True},
+    "01": {
+        "pretraining-objective": False, "llama-chinese-tokenization": False, "data-cleaning-pii": False,
+        "word-embedding-lookup": False, "data-diversity-dedup": False, "data-mixture": False,
+    },
     "02": {
         "encoder-module": False, "multi-head-role": True, "multi-head-compute": True, "attention-is-nonlinear": True,
         "decoder-module": False, "cross-attention-role": False, "decoder-mask-role": True, "decoder-two-masks": True,
@@ -36,6 +40,11 @@ ASKED = {
         "llama-rmsnorm": False, "layernorm-formula": True, "rmsnorm-formula": True, "rmsnorm-vs-layernorm": True,
         "deepnorm-idea": True, "deepnorm-code": True, "deepnorm-advantages": True, "ln-positions": True,
         "ln-by-model": True,
+    },
+    "06": {
+        "encoder-ffn-role": True, "ffn-formula": True, "activation-functions": False, "gelu-formula": True,
+        "swish-formula": True, "glu-ffn-formula": True, "geglu-formula": True, "swiglu-formula": True,
+        "llama-swiglu": False, "moe-ffn": False,
     },
     "07": {
         "transformer-modules": False, "last-token-embedding": True, "transformer-principle": True,
