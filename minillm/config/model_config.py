@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from minillm.config.parts import AttentionOptions, Ends, Experts, Glu, Init, Mla, Mlp, Norm
-from minillm.config.positions import POSITIONS, Learned, Position, Rope, Sinusoidal
+from minillm.config.positions import POSITIONS, Learned, Position, Rope, Shaw, Sinusoidal, TransformerXL
 from minillm.config.require import require
 from minillm.config.scaling import SCALINGS
 
@@ -81,7 +81,10 @@ class ModelConfig:
             require(self.d_model % 2 == 0, "d_model", self.d_model, "use an even number: sine and cosine are a pair")
         if isinstance(self.attention, Mla):
             require(type(self.position) is Rope, "position", self.position, "use Rope(): Mla has a rotated key")
-        elif isinstance(self.attention.window, tuple):
+        elif isinstance(self.position, Shaw | TransformerXL):
+            require(self.attention.scale is None, "attention.scale", self.attention.scale,
+                    "Shaw() and TransformerXL() scale by 1 / sqrt(Dh), use None")
+        if isinstance(getattr(self.attention, "window", None), tuple):
             require(len(self.attention.window) == self.n_layers, "attention.window", self.attention.window,
                     f"use one entry for each of n_layers={self.n_layers}")
 

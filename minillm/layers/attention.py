@@ -32,6 +32,8 @@ class Attention(nn.Module):
         k_norm: the same for keys.
         scale: factor on the scores; None = 1 / sqrt(Dh).
         rope_amplitude: factor on the features that RoPE turns.
+        reading: another way for queries to read, called as reading(q, k, v, positions, kv_positions, mask) with as
+            many key/value heads as query heads; None = scaled dot products.
     Raises:
         ValueError: if n_kv_heads does not divide n_heads.
     Source: Vaswani et al. 2017, section 3.2; Ainslie et al. 2023 (GQA), section 2.2; norms on queries and keys:
@@ -54,6 +56,7 @@ class Attention(nn.Module):
         k_norm: nn.Module | None = None,
         scale: float | None = None,
         rope_amplitude: float = 1.0,
+        reading: nn.Module | None = None,
     ):
         super().__init__()
         if n_heads % n_kv_heads:
@@ -66,6 +69,7 @@ class Attention(nn.Module):
         self.q_norm, self.k_norm = q_norm, k_norm
         self.mask_rule, self.bias_rule = mask_rule, bias_rule
         self.scale, self.rope_amplitude = scale, rope_amplitude
+        self.reading = reading
 
     def new_cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> KVCache:
         r"""An empty cache for this layer.
@@ -111,9 +115,9 @@ class Attention(nn.Module):
         if self.n_kv_heads != self.n_heads:
             n_repeats = self.n_heads // self.n_kv_heads
             k, v = heads.repeat_kv(k, n_repeats), heads.repeat_kv(v, n_repeats)
-        mask = (self.mask_rule or masks.causal_mask)(positions, kv_positions)
-        if mask.dim() == 3:
-            mask = mask[:, None]
+        mask = masks.for_heads((self.mask_rule or masks.causal_mask)(positions, kv_positions))
+        if self.reading is not None:
+            return self.o_proj(heads.merge_heads(self.reading(q, k, v, positions, kv_positions, mask)))
         attn_bias = None if self.bias_rule is None else self.bias_rule(positions, kv_positions)
         if recorder.recording("attn_weights"):
             recorder.report("attn_weights", sdpa.attention_weights(q, k, mask, attn_bias, self.scale))

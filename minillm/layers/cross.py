@@ -69,9 +69,7 @@ class CrossAttention(nn.Module):
         Returns: (B, Tq, D), dtype of x.
         """
         q, (k, v) = heads.split_heads(self.q_proj(x), self.n_heads), remembered
-        mask = masks.bidirectional_mask(positions, memory_positions)
-        if mask.dim() == 3:
-            mask = mask[:, None]
+        mask = masks.for_heads(masks.bidirectional_mask(positions, memory_positions))
         if recorder.recording("cross_weights"):
             recorder.report("cross_weights", sdpa.attention_weights(q, k, mask, None, self.scale))
         attend = fused.fused_sdpa if paths.use_fused() else sdpa.sdpa

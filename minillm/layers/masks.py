@@ -81,3 +81,15 @@ def sliding_window_mask(
         raise ValueError(f"window={window}: a query sees at least itself, use 1 or more")
     near = pairwise.broadcast_pairwise(q_positions, kv_positions) < window
     return causal_mask(q_positions, kv_positions) & near
+
+
+def for_heads(mask: Bool[Tensor, "*any Tq Tk"]) -> Bool[Tensor, "*out Tq Tk"]:
+    r"""The same mask for every head.
+
+    Args:
+        mask: (Tq, Tk) or (B, Tq, Tk), bool.
+    Returns: (Tq, Tk) or (B, 1, Tq, Tk), which broadcast over scores (B, H, Tq, Tk).
+    Source: broadcasting.
+    Lesson: 02.
+    """
+    return mask[:, None] if mask.dim() == 3 else mask

@@ -195,9 +195,7 @@ class MultiHeadLatentAttention(nn.Module):
         kv_positions = positions
         if cache is not None:
             latent, k_rope, kv_positions = cache.append(latent, k_rope, positions)
-        mask = (self.mask_rule or masks.causal_mask)(positions, kv_positions)
-        if mask.dim() == 3:
-            mask = mask[:, None]
+        mask = masks.for_heads((self.mask_rule or masks.causal_mask)(positions, kv_positions))
         attn_bias = None if self.bias_rule is None else self.bias_rule(positions, kv_positions)
         w_uk, w_uv = self.up_matrices()
         if recorder.recording("attn_weights"):

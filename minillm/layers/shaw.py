@@ -1,14 +1,10 @@
 r"""Shaw's relative positions: a trained vector for each distance, added to the keys and to the values."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
-from minillm.layers import heads, pairwise, projections, recorder, sdpa
-from minillm.layers.cache import KVCache
+from minillm.layers import pairwise, recorder, sdpa
 
 
 def clipped_distance(
@@ -65,78 +61,26 @@ def shaw_attention(
     return weights @ v + by_distance.scatter_add(-1, distance, weights) @ value_vectors
 
 
-class ShawAttention(nn.Module):
-    r"""Self-attention with Shaw's relative positions; otherwise as `Attention`.
+class ShawReading(nn.Module):
+    r"""Shaw's way to read, for `Attention`: its trained vectors, one for each distance.
 
     Args:
-        d_model: D.
-        n_heads: H.
-        n_kv_heads: Hk, divides n_heads.
         head_dim: Dh.
         max_distance: keys further away count as being this far away, at least 1.
-        mask_rule: (q_positions, kv_positions) -> bool (..., Tq, Tk); None means causal.
-        qkv_bias: whether q_proj, k_proj and v_proj have biases.
-        o_bias: whether o_proj has one.
     Raises:
-        ValueError: if n_kv_heads does not divide n_heads, or max_distance is less than 1.
+        ValueError: if max_distance is less than 1.
     Source: Shaw et al. 2018, section 3. The vectors are shared by the heads, as there; each layer has its own.
     Lesson: 04.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        n_kv_heads: int,
-        head_dim: int,
-        *,
-        max_distance: int = 16,
-        mask_rule: Callable[[Tensor, Tensor], Tensor] | None = None,
-        qkv_bias: bool = False,
-        o_bias: bool = False,
-    ):
+    def __init__(self, head_dim: int, max_distance: int = 16):
         super().__init__()
-        if n_heads % n_kv_heads:
-            raise ValueError(f"n_kv_heads={n_kv_heads}: use a divisor of n_heads={n_heads}")
         if max_distance < 1:
             raise ValueError(f"max_distance={max_distance}: use at least 1")
-        self.n_heads, self.n_kv_heads, self.mask_rule = n_heads, n_kv_heads, mask_rule
-        self.q_proj = nn.Linear(d_model, n_heads * head_dim, bias=qkv_bias)
-        self.k_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=qkv_bias)
-        self.v_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=qkv_bias)
-        self.o_proj = nn.Linear(n_heads * head_dim, d_model, bias=o_bias)
         self.key_vectors = nn.Parameter(torch.randn(2 * max_distance + 1, head_dim) * 0.02)
         self.value_vectors = nn.Parameter(torch.randn(2 * max_distance + 1, head_dim) * 0.02)
 
-    def new_cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> KVCache:
-        r"""An empty cache for this layer.
-
-        Args:
-            batch_size: B.
-            capacity: tokens a sequence.
-            dtype: of the stored keys and values; None means the weights' own.
-        Returns: a `KVCache`.
-        """
-        return projections.layer_cache(self.k_proj, self.n_kv_heads, batch_size, capacity, dtype)
-
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        positions: Int[Tensor, "*b T"],
-        angles: Float[Tensor, "..."] | None = None,
-        cache: Any = None,
-    ) -> Float[Tensor, "B T D"]:
-        r"""Let each token read from the tokens it may see.
-
-        Args:
-            x: (B, T, D), float.
-            positions: (T,) or (B, T), int; -1 = padding.
-            angles: not used; here because every attention is called alike.
-            cache: a layer cache, which is appended to; None = no cache.
-        Returns: (B, T, D), dtype of x.
-        """
-        q, k, v, kv_positions = projections.project_qkv(
-            x, positions, (self.q_proj, self.k_proj, self.v_proj), self.n_heads, self.n_kv_heads, cache)
-        mask = projections.mask_for_heads(self.mask_rule, positions, kv_positions)
-        out = shaw_attention(q, k, v, positions, kv_positions, self.key_vectors, self.value_vectors, mask)
-        return self.o_proj(heads.merge_heads(out))
+        self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, kv_positions: Tensor, mask: Tensor
+    ) -> Tensor:
+        return shaw_attention(q, k, v, positions, kv_positions, self.key_vectors, self.value_vectors, mask)

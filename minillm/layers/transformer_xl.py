@@ -10,16 +10,12 @@ Multiply out (content + position of the query) . (content + position of the key)
 where r is a projected sinusoid of the distance. XLNet uses the same four terms.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
-from minillm.layers import fused, heads, pairwise, paths, projections, recorder, rope, sdpa
-from minillm.layers.cache import KVCache
+from minillm.layers import fused, heads, pairwise, paths, recorder, rope, sdpa
 
 
 def distance_sinusoids(
@@ -80,89 +76,40 @@ def relative_shift(scores: Float[Tensor, "*batch Tq Tk"]) -> Float[Tensor, "*bat
     return padded.flatten(-2)[..., q_len:].unflatten(-1, (q_len, kv_len))
 
 
-class TransformerXLAttention(nn.Module):
-    r"""Self-attention with Transformer-XL's four-term scores; otherwise as `Attention`.
+class TransformerXLReading(nn.Module):
+    r"""Transformer-XL's way to read, for `Attention`: scores of four terms.
 
     Args:
-        d_model: D, even.
+        d_model: D, width of the sinusoids, even.
         n_heads: H.
-        n_kv_heads: Hk, divides n_heads.
         head_dim: Dh.
-        mask_rule: (q_positions, kv_positions) -> bool (..., Tq, Tk); None means causal.
-        qkv_bias: whether q_proj, k_proj and v_proj have biases.
-        o_bias: whether o_proj has one.
-    Raises:
-        ValueError: if n_kv_heads does not divide n_heads.
     Source: Dai et al. 2019, Transformer-XL, section 3.3. Their u and v are content_bias and position_bias, one for each
         head and layer; their memory of the last segment is a cache whose gradients are cut.
     Lesson: 04.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        n_kv_heads: int,
-        head_dim: int,
-        *,
-        mask_rule: Callable[[Tensor, Tensor], Tensor] | None = None,
-        qkv_bias: bool = False,
-        o_bias: bool = False,
-    ):
+    def __init__(self, d_model: int, n_heads: int, head_dim: int):
         super().__init__()
-        if n_heads % n_kv_heads:
-            raise ValueError(f"n_kv_heads={n_kv_heads}: use a divisor of n_heads={n_heads}")
-        self.n_heads, self.n_kv_heads, self.mask_rule = n_heads, n_kv_heads, mask_rule
-        self.q_proj = nn.Linear(d_model, n_heads * head_dim, bias=qkv_bias)
-        self.k_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=qkv_bias)
-        self.v_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=qkv_bias)
         self.r_proj = nn.Linear(d_model, n_heads * head_dim, bias=False)
-        self.o_proj = nn.Linear(n_heads * head_dim, d_model, bias=o_bias)
         self.content_bias = nn.Parameter(torch.zeros(n_heads, head_dim))
         self.position_bias = nn.Parameter(torch.zeros(n_heads, head_dim))
 
-    def new_cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> KVCache:
-        r"""An empty cache for this layer.
-
-        Args:
-            batch_size: B.
-            capacity: tokens a sequence.
-            dtype: of the stored keys and values; None means the weights' own.
-        Returns: a `KVCache`.
-        """
-        return projections.layer_cache(self.k_proj, self.n_kv_heads, batch_size, capacity, dtype)
-
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        positions: Int[Tensor, "*b T"],
-        angles: Float[Tensor, "..."] | None = None,
-        cache: Any = None,
-    ) -> Float[Tensor, "B T D"]:
-        r"""Let each token read from the tokens it may see.
-
-        Args:
-            x: (B, T, D), float.
-            positions: (T,) or (B, T), int; -1 = padding.
-            angles: not used; here because every attention is called alike.
-            cache: a layer cache, which is appended to; None = no cache.
-        Returns: (B, T, D), dtype of x.
-        """
-        q, k, v, kv_positions = projections.project_qkv(
-            x, positions, (self.q_proj, self.k_proj, self.v_proj), self.n_heads, self.n_kv_heads, cache)
-        mask = projections.mask_for_heads(self.mask_rule, positions, kv_positions)
+        self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, kv_positions: Tensor, mask: Tensor
+    ) -> Tensor:
         scale = q.shape[-1] ** -0.5
-        attn_bias = xl_position_scores(q, *self._distances(positions, kv_positions, x), self.position_bias) * scale
+        attn_bias = xl_position_scores(q, *self._distances(positions, kv_positions), self.position_bias) * scale
         q = q + self.content_bias[:, None]
         if recorder.recording("attn_weights"):
             recorder.report("attn_weights", sdpa.attention_weights(q, k, mask, attn_bias))
         attend = fused.fused_sdpa if paths.use_fused() else sdpa.sdpa
-        return self.o_proj(heads.merge_heads(attend(q, k, v, mask, attn_bias)))
+        return attend(q, k, v, mask, attn_bias)
 
-    def _distances(self, q_positions: Tensor, kv_positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _distances(self, q_positions: Tensor, kv_positions: Tensor) -> tuple[Tensor, Tensor]:
         # Every distance from the smallest to the largest once, projected; and which of them each pair has.
+        weight, n_heads = self.r_proj.weight, len(self.content_bias)
         distance = pairwise.broadcast_pairwise(q_positions, kv_positions)
         nearest = int(distance.min())
-        every = torch.arange(nearest, int(distance.max()) + 1, device=x.device)
-        r = self.r_proj(distance_sinusoids(every, x.shape[-1]).to(x.dtype))
-        return heads.split_heads(r[None], self.n_heads)[0], distance - nearest
+        every = torch.arange(nearest, int(distance.max()) + 1, device=weight.device)
+        r = self.r_proj(distance_sinusoids(every, weight.shape[1]).to(weight.dtype))
+        return heads.split_heads(r[None], n_heads)[0], distance - nearest

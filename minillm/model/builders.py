@@ -11,6 +11,9 @@ from minillm.layers.ffn import GLU, MLP
 from minillm.layers.mla import MultiHeadLatentAttention
 from minillm.layers.moe import MoE
 from minillm.layers.norms import LayerNorm, RMSNorm
+from minillm.layers.shaw import ShawReading
+from minillm.layers.t5_bias import T5RelativeBias
+from minillm.layers.transformer_xl import TransformerXLReading
 from minillm.model.block import Block
 from minillm.model.rotation import rope_amplitude
 
@@ -42,8 +45,6 @@ def build_position_bias(config: ModelConfig, bidirectional: bool = False) -> nn.
     """
     if not isinstance(config.position, T5Bias):
         return None
-    from minillm.layers.t5_bias import T5RelativeBias
-
     return T5RelativeBias(config.n_heads, config.position.n_buckets, config.position.max_distance, bidirectional)
 
 
@@ -66,21 +67,20 @@ def build_attention(
             c.d_model, c.n_heads, c.head_dim, options.rope_dim, options.v_dim or c.head_dim, options.kv_rank,
             options.q_rank, scale=options.scale, rope_amplitude=rope_amplitude(c), eps=options.norm_eps or c.norm.eps,
             mask_rule=mask_rule)
-    sizes = (c.d_model, c.n_heads, c.n_kv_heads, c.head_dim)
-    common = dict(mask_rule=mask_rule or _window_rule(options.window_of(layer)),
-                  qkv_bias=options.qkv_bias, o_bias=options.o_bias)
-    if isinstance(c.position, Shaw):
-        from minillm.layers.shaw import ShawAttention
-
-        return ShawAttention(*sizes, max_distance=c.position.max_distance, **common)
-    if isinstance(c.position, TransformerXL):
-        from minillm.layers.transformer_xl import TransformerXLAttention
-
-        return TransformerXLAttention(*sizes, **common)
     bias_rule = partial(_alibi, c.n_heads) if isinstance(c.position, Alibi) else position_bias
     q_norm, k_norm = (build_norm(c, c.head_dim) if options.qk_norm else None for _ in range(2))
-    return Attention(*sizes, bias_rule=bias_rule, q_norm=q_norm, k_norm=k_norm, scale=options.scale,
-                     rope_amplitude=rope_amplitude(c), **common)
+    return Attention(
+        c.d_model, c.n_heads, c.n_kv_heads, c.head_dim, mask_rule=mask_rule or _window_rule(options.window_of(layer)),
+        bias_rule=bias_rule, qkv_bias=options.qkv_bias, o_bias=options.o_bias, q_norm=q_norm, k_norm=k_norm,
+        scale=options.scale, rope_amplitude=rope_amplitude(c), reading=_build_reading(c))
+
+
+def _build_reading(config: ModelConfig) -> nn.Module | None:
+    if isinstance(config.position, Shaw):
+        return ShawReading(config.head_dim, config.position.max_distance)
+    if isinstance(config.position, TransformerXL):
+        return TransformerXLReading(config.d_model, config.n_heads, config.head_dim)
+    return None
 
 
 def build_ffn(config: ModelConfig) -> nn.Module:

@@ -15,7 +15,7 @@ from minillm.config import (
     Rope,
     Yarn,
 )
-from minillm.layers import rope
+from minillm.layers import rope, rope_scaling
 
 
 def model_angles(config: ModelConfig, positions: Int[Tensor, "*b T"]) -> Float[Tensor, "*b T half"] | None:
@@ -49,8 +49,6 @@ def scaled_inv_freq(position: Rope, rotary_dim: int, seq_len: int = 0) -> Float[
     Source: see `layers.rope_scaling`, each function for its own.
     Lesson: 04.
     """
-    from minillm.layers import rope_scaling
-
     base, scaling = position.base, position.scaling
     plain = rope.rope_inv_freq(rotary_dim, base)
     match scaling:
@@ -88,7 +86,5 @@ def rope_amplitude(config: ModelConfig) -> float:
     """
     scaling = config.position.scaling if isinstance(config.position, Rope) else None
     if isinstance(scaling, Yarn) and scaling.amplitude is None:
-        from minillm.layers import rope_scaling
-
         return rope_scaling.yarn_amplitude(scaling.factor)
     return scaling.amplitude if isinstance(scaling, Yarn | LongRope) else 1.0

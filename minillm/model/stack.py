@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from minillm.config import Learned, ModelConfig, Recursive, Sinusoidal
 from minillm.layers import recorder, sinusoidal
+from minillm.layers.recursive import RecursivePosition
 from minillm.model.rotation import model_angles
 
 
@@ -22,8 +23,6 @@ def build_pos_emb(config: ModelConfig) -> nn.Module | None:
     if isinstance(config.position, Learned):
         return nn.Embedding(config.max_seq_len, config.d_model)
     if isinstance(config.position, Recursive):
-        from minillm.layers.recursive import RecursivePosition
-
         return RecursivePosition(config.d_model)
     return None
 

@@ -62,6 +62,7 @@ def test_angles_that_depend_on_the_length_say_so():
 
 @pytest.mark.parametrize(("change", "message"), [
     (dict(attention=Mla(8, 4)), "position=Learned"),
+    (dict(position=Shaw(), attention=AttentionOptions(scale=1.0)), "scale=1.0"),
     (dict(attention=AttentionOptions(window=(3, None))), "n_layers=1"),
     (dict(position=Rope(share=0.5), head_dim=6), "head_dim=6"),
     (dict(vocab_size=0), "vocab_size=0"),

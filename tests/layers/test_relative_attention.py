@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from minillm.layers import masks
+from minillm.layers.attention import Attention
 from minillm.layers.cache import KVCache
 from minillm.layers.paths import plain_path
 from minillm.layers.recorder import record
 from minillm.layers.recursive import RecursivePosition, recursive_positions
-from minillm.layers.shaw import ShawAttention, clipped_distance, shaw_attention
+from minillm.layers.shaw import ShawReading, clipped_distance, shaw_attention
 from minillm.layers.sinusoidal import sinusoidal
 from minillm.layers.transformer_xl import (
-    TransformerXLAttention,
+    TransformerXLReading,
     distance_sinusoids,
     relative_shift,
     xl_position_scores,
@@ -52,6 +53,15 @@ def test_shaw_is_equations_3_and_4_in_a_loop(draw):
                 torch.testing.assert_close(got[n, h, i], want)
 
 
+def shaw(d_model, n_heads, n_kv_heads, dh, **choices):
+    return Attention(d_model, n_heads, n_kv_heads, dh, reading=ShawReading(dh), **choices)
+
+
+def transformer_xl(d_model, n_heads, n_kv_heads, dh, **choices):
+    reading = TransformerXLReading(d_model, n_heads, dh)
+    return Attention(d_model, n_heads, n_kv_heads, dh, reading=reading, **choices)
+
+
 def test_clipped_distance_counts_from_the_furthest_before_the_query():
     assert clipped_distance(torch.tensor([5]), torch.arange(10), 2).tolist() == [[0, 0, 0, 0, 1, 2, 3, 4, 4, 4]]
 
@@ -65,10 +75,11 @@ def test_shaw_without_vectors_is_plain_attention(draw):
 
 def test_xl_scores_are_the_four_terms_in_a_loop(draw):
     d_model, n_heads, dh, seq_len = 8, draw.randint(1, 3), draw.choice([2, 6]), 6
-    module = TransformerXLAttention(d_model, n_heads, n_heads, dh).double()
+    reading = TransformerXLReading(d_model, n_heads, dh)
+    module = Attention(d_model, n_heads, n_heads, dh, reading=reading).double()
     with torch.no_grad():
-        module.content_bias.normal_()
-        module.position_bias.normal_()
+        reading.content_bias.normal_()
+        reading.position_bias.normal_()
     x, positions = torch.randn(1, seq_len, d_model).double(), torch.arange(seq_len) + draw.randint(0, 50)
     with record() as tape, torch.no_grad():
         module(x, positions)
@@ -76,12 +87,12 @@ def test_xl_scores_are_the_four_terms_in_a_loop(draw):
     module.requires_grad_(False)
     q, k = ((x[0] @ w.T).view(seq_len, n_heads, dh) for w in (module.q_proj.weight, module.k_proj.weight))
     for h in range(n_heads):
-        u, w = module.content_bias[h], module.position_bias[h]
+        u, w = reading.content_bias[h], reading.position_bias[h]
         for i in range(seq_len):
             scores = []
             for j in range(i + 1):
                 sinusoid = [f((i - j) / 10000 ** (2 * c / d_model)) for c in range(4) for f in (math.sin, math.cos)]
-                r = (module.r_proj.weight @ torch.tensor(sinusoid).double()).view(n_heads, dh)[h]
+                r = (reading.r_proj.weight @ torch.tensor(sinusoid).double()).view(n_heads, dh)[h]
                 terms = (q[i, h] @ k[j, h], q[i, h] @ r, u @ k[j, h], w @ r)
                 scores.append(float(sum(terms)) / math.sqrt(dh))
             torch.testing.assert_close(weights[h, i, : i + 1], torch.tensor(softmax_loop(scores)).double(),
@@ -109,7 +120,7 @@ def test_distance_sinusoids_know_the_sign():
     torch.testing.assert_close(ahead[:, 1::2], behind[:, 1::2])
 
 
-@pytest.mark.parametrize("kind", [ShawAttention, TransformerXLAttention])
+@pytest.mark.parametrize("kind", [shaw, transformer_xl])
 def test_cached_is_uncached_in_any_chunks_and_with_padding(kind, draw):
     d_model, n_kv_heads, dh, seq_len = 12, draw.choice([1, 2]), 4, 11
     module = kind(d_model, 4, n_kv_heads, dh, qkv_bias=draw.random() < 0.5)
@@ -135,7 +146,7 @@ def test_cached_is_uncached_in_any_chunks_and_with_padding(kind, draw):
     torch.testing.assert_close(shifted, whole[:1], rtol=1e-4, atol=1e-4)  # only distances count
 
 
-@pytest.mark.parametrize("kind", [ShawAttention, TransformerXLAttention])
+@pytest.mark.parametrize("kind", [shaw, transformer_xl])
 def test_order_counts_and_every_parameter_learns(kind, draw):
     module = kind(8, 2, 2, 4, mask_rule=masks.bidirectional_mask)
     x, positions = torch.randn(1, 6, 8), torch.arange(6)
@@ -149,7 +160,7 @@ def test_order_counts_and_every_parameter_learns(kind, draw):
 
 def test_shaw_refuses_a_distance_of_zero():
     with pytest.raises(ValueError, match="max_distance=0"):
-        ShawAttention(8, 2, 2, 4, max_distance=0)
+        ShawReading(4, max_distance=0)
 
 
 def test_recursive_positions_follow_the_recurrence(draw):
