@@ -9,7 +9,7 @@ from minillm.text.stories.split import train_rows
 
 
 def test_cost_of_a_story_is_that_of_its_tokens(fresh_seed: int):
-    language = duplication.story_language()
+    language = duplication.pool_language()
     model = duplication.story_model(fresh_seed).eval()
     rows = train_rows(language, 5, torch.Generator().manual_seed(fresh_seed))
     with torch.no_grad():
@@ -23,7 +23,7 @@ def test_cost_of_a_story_is_that_of_its_tokens(fresh_seed: int):
 
 
 def test_a_pool_is_read_again_and_again_and_fresh_stories_are_not(fresh_seed: int):
-    language = duplication.story_language()
+    language = duplication.pool_language()
     generator = torch.Generator().manual_seed(fresh_seed)
     rows = train_rows(language, 3, generator)
     known = set(map(tuple, rows[:, :-1].tolist()))

@@ -27,7 +27,7 @@ PROMPT_LEN, COPIED_LEN = 8, 16  # words of a training story that the model is gi
 
 
 @cache
-def story_language() -> StoryLanguage:
+def pool_language() -> StoryLanguage:
     r"""The story language, made once."""
     return StoryLanguage()
 
@@ -39,7 +39,7 @@ def story_model(seed: int) -> GPT:
         seed: of its weights.
     Returns: the model.
     """
-    language = story_language()
+    language = pool_language()
     config = replace(
         harness.BASE, vocab_size=language.tokenizer.vocab_size, max_seq_len=language.max_len, position=Learned(),
         ffn=Mlp(256, activation="relu_squared"), n_heads=2, n_kv_heads=2, head_dim=32)
@@ -54,7 +54,7 @@ def pool_batches(rows: Tensor | None, generator: torch.Generator) -> Iterator[tu
         generator: source of chance.
     Yields: inputs and targets, (B, T) each.
     """
-    language = story_language()
+    language = pool_language()
     while True:
         if rows is None:
             yield batches.story_batch(language, BATCH_SIZE, generator)
@@ -73,7 +73,7 @@ def train_on_pool(n_stories: int | None, seed: int, steps: int = STEPS) -> tuple
     Returns: the model, and up to N_TEST of the stories that it was trained on (of fresh ones, others of that kind).
     """
     generator = torch.Generator().manual_seed(seed)
-    rows = train_rows(story_language(), n_stories or N_TEST, generator)
+    rows = train_rows(pool_language(), n_stories or N_TEST, generator)
     model = story_model(seed)
     recipe = Recipe(learning_rate=4e-3, warmup_steps=min(30, steps // 4), dtype="fp32")
     pool = rows if n_stories else None
@@ -89,7 +89,7 @@ def nats_a_story(model: GPT, rows: Tensor) -> float:
         rows: the stories, (n, T + 1).
     Returns: nats a story, on average.
     """
-    inputs, targets = batches.shift_rows(rows, story_language().tokenizer.pad_id)
+    inputs, targets = batches.shift_rows(rows, pool_language().tokenizer.pad_id)
     with torch.no_grad():
         mean = float(loss.cross_entropy(model(inputs), targets))
     return mean * int((targets != -100).sum()) / len(rows)
@@ -121,7 +121,7 @@ def measure_pool(n_stories: int | None, seed: int, steps: int = STEPS) -> dict[s
     model, rows = train_on_pool(n_stories, seed, steps)
     return {
         "seen": nats_a_story(model, rows),
-        "new": nats_a_story(model, validation_rows(story_language(), N_TEST, seed=0)),
+        "new": nats_a_story(model, validation_rows(pool_language(), N_TEST, seed=0)),
         "copied": copied_share(model, rows),
         "parameters": counting.count_parameters(model.config)["total"],
         "times each was read": steps * BATCH_SIZE / n_stories if n_stories else 1,
