@@ -19,7 +19,9 @@ def rope_inv_freq(head_dim: int, base: float = 10000.0) -> Float[Tensor, "half"]
     """
     if head_dim % 2:
         raise ValueError(f"head_dim={head_dim}: RoPE turns pairs of features, use an even number")
-    return base ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    # One over the power, not the power of minus: rounded as in the code that models were trained with. The last bit
+    # counts, because positions multiply it.
+    return 1.0 / base ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
 
 
 def rope_angles(

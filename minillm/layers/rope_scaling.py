@@ -122,7 +122,7 @@ def yarn_inv_freq(
         start, end = math.floor(start), math.ceil(end)
     start, end = max(start, 0), min(end, head_dim - 1)
     pairs = torch.arange(head_dim // 2, dtype=torch.float32)
-    ramp = ((pairs - start) / max(end - start, 0.001)).clamp(0, 1)
+    ramp = ((pairs - start) / (end - start or 0.001)).clamp(0, 1)
     kept = rope.rope_inv_freq(head_dim, base)
     return kept * (1 - ramp) + kept / _positive(factor) * ramp
 

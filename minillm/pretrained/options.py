@@ -88,7 +88,7 @@ class Options:
         """
         for name, value in self._values.items():
             harmless = name in HARMLESS or name.endswith(("_token_id", "_dropout"))
-            at_default = value is None or (name in self._defaults and value == self._defaults[name])
+            at_default = value == self._defaults.get(name)
             if not (harmless or at_default or name in self._heard):
                 self.refuse(name, f"the converter of {self.family} does not know this option, so it can't tell what it "
                             "changes; leave it at its default")
