@@ -54,12 +54,12 @@ def depth_picture(place: str, beside: str, kind: str, n_layers: int, gain: float
         ("gradient", "gradient of the layer's first matrix", 1, True),
     )
     for axes, (measure, title, first, log) in zip(panels, charts, strict=True):
-        curves = {name: _means(getattr(readings, measure)) for name, readings in found.items()}
+        curves = {name: _means(getattr(readings, measure), readings.variance) for name, readings in found.items()}
         depth_chart(axes, curves, title, "", first, log)
-        if log:
-            values = [value for curve in curves.values() for value in curve]
-            if max(values, default=0.0) < 10 * min(values, default=1.0):  # flat: a decade shows that it is
-                axes.set_ylim(min(values) / 3, 3 * max(values))
+        values = [value for curve in curves.values() for value in curve if math.isfinite(value)]
+        if log and values and max(values) < 10 * min(values):  # nearly flat: an axis of a decade shows that it is
+            middle = math.sqrt(max(values) * min(values))
+            axes.set_ylim(middle / 4, 4 * middle)
     panels[1].set_ylim(-0.05, 1.05)
     panels[0].legend(fontsize=9, frameon=False)
     losses = ", ".join(f"{name} {_mean(readings.loss):.3g}" for name, readings in found.items())
@@ -88,5 +88,7 @@ def _mean(values: torch.Tensor) -> float:
     return float(values.mean())
 
 
-def _means(values: list[torch.Tensor]) -> list[float]:
-    return [_mean(value) for value in values]
+def _means(values: list[torch.Tensor], variance: list[torch.Tensor]) -> list[float]:
+    r"""The means, nan from the layer on at which the stream has left the range of float32."""
+    whole = [bool(size.isfinite().all()) for size in variance[-len(values) :]]
+    return [_mean(value) if good else math.nan for value, good in zip(values, whole, strict=True)]

@@ -1,12 +1,14 @@
 r"""Pictures of norms: where they stand in a branch, and what they do to one token."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
-from minillm.course.plots import COLOURS, INK, PALE, new_figure
+from minillm.course.plots import COLOURS, DASHES, INK, PALE, new_figure
 
 BRANCH, STREAM = 0.0, 1.35  # x of the two columns
 NORM_COLOUR, PART_COLOUR, SUM_COLOUR = "#F3E3B3", "#BBD9EE", "white"
@@ -18,6 +20,7 @@ DESIGNS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sandwich": (("norm", "part", "norm"), ("+",)),
     "DeepNorm": (("part",), ("× α", "+", "norm")),
 }
+COLOUR_ORDER = ("pre-norm", "post-norm", "sandwich", "DeepNorm", "no residual", "no norm")
 FIRST, PLUS, LAST = 1.3, 4.6, 6.6  # y of the first box, of the sum, of the end
 
 
@@ -75,11 +78,16 @@ def depth_chart(
         log: whether the y axis is logarithmic.
     """
     for number, (name, values) in enumerate(curves.items()):
+        look = COLOUR_ORDER.index(name) if name in COLOUR_ORDER else number % len(COLOURS)
         places = range(first, first + len(values))
-        dashes = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))[number % 6]
-        axes.plot(places, list(values), label=name, color=COLOURS[number % 6], linestyle=dashes, linewidth=2.0)
+        axes.plot(places, list(values), label=name, color=COLOURS[look], linestyle=DASHES[look], linewidth=2.0)
     if log:
         axes.set_yscale("log")
+    numbers = [number for values in curves.values() for number in values if math.isfinite(number)]
+    if log and numbers and max(numbers) < 1000 * min(numbers):  # plain numbers on the axis, where they have room
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(color=PALE, linewidth=0.6)
     axes.set_xlabel("layer", fontsize=9, color=INK)
     axes.set_ylabel(y_name, fontsize=9, color=INK)

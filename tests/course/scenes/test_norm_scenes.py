@@ -115,3 +115,10 @@ def test_census_agrees_with_hugging_face(name, fresh_seed):
         assert norm_kind(norm, 32) == CENSUS[name].kind
     assert ends_in_a_norm(stream) == (CENSUS[name].place == "post")
     assert math.isfinite(float(stream.sum()))
+
+
+def test_a_stream_that_overflows_ends_where_it_does():
+    figure = depth_picture("no norm", "DeepNorm", "LayerNorm", MOST_LAYERS, 2.0)
+    variance, likeness, _ = ([line.get_ydata() for line in axes.get_lines()] for axes in figure.axes)
+    ends = [sum(math.isfinite(value) for value in curve) for curve in (*variance, *likeness)]
+    assert ends[0] == ends[2] < MOST_LAYERS + 1 == ends[1] == ends[3]
