@@ -107,6 +107,7 @@ def largest_difference(hf_model: Any, seed: int, seq_len: int = 24, cached: bool
             if cached:
                 outcomes["cached"] = _in_pieces(model, token_ids, padding_mask, draw)
         for way, got in outcomes.items():
+            assert got.isfinite().all(), f"{side} padding, {way}: not a number, if only at padding"
             difference = (got - want)[mask].abs().max().item()
             assert difference <= TOLERANCE, f"{side} padding, {way}: differs by {difference:.2e}"
             worst = max(worst, difference)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 
+from minillm.inference.generate import generate
 from minillm.pretrained import FAMILIES, from_hf
 from tests.pretrained.parity import VOCABULARY, foreign_model, reference_logits
 
@@ -75,6 +76,15 @@ def test_dtype_is_the_model_s(dtype):
     want = reference_logits(hf_model, ids, torch.ones(2, 9, dtype=torch.bool))
     with torch.no_grad():
         torch.testing.assert_close(model(ids), want, atol=60 * torch.finfo(dtype).eps + 1e-5, rtol=0.02)
+
+
+def test_it_writes_the_same_text():
+    hf_model, ids = llama(), torch.randint(3, VOCABULARY, (2, 6))  # 1 and 2 begin and end texts
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    mask[1, :4] = False  # a short prompt, padded on the left
+    hf_model.generation_config.eos_token_id = None
+    want = hf_model.generate(ids, attention_mask=mask.long(), max_new_tokens=12, do_sample=False, pad_token_id=0)
+    assert torch.equal(generate(from_hf(hf_model), ids, 12, temperature=0.0, padding_mask=mask), want)
 
 
 def test_mixed_dtypes_are_refused():

@@ -3,11 +3,14 @@ r"""LLaMA: same logits as transformers for every option and every type of RoPE."
 import random
 
 import pytest
+import torch
 
+from minillm.pretrained import from_hf
 from tests.pretrained.parity import (
     CHANGING,
     ROPE_TYPES,
     TRAINED_LEN,
+    VOCABULARY,
     check_family,
     check_refused,
     foreign_model,
@@ -30,6 +33,17 @@ def test_parity(kind, round, fresh_seed):
     if kind in CHANGING:
         refuses_cache(hf_model)
         check_family(hf_model, fresh_seed, seq_len=TRAINED_LEN - 7, cached=False)  # not longer than in training
+
+
+@pytest.mark.parametrize("kind", ["default", "yarn", "llama3"])
+def test_far_positions(kind, fresh_seed):
+    draw = random.Random(fresh_seed)
+    given = rope_parameters(kind, draw, 8)
+    hf_model = foreign_model("LlamaForCausalLM", fresh_seed, **SMALL, rope_parameters=given)
+    ids, positions = torch.randint(VOCABULARY, (1, 20)), torch.arange(4000, 4020)
+    with torch.no_grad():  # far out the last bit of a frequency counts
+        want, got = hf_model(ids, position_ids=positions[None]).logits, from_hf(hf_model)(ids, positions=positions)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 
 def test_sizes_that_follow_from_others(fresh_seed):
