@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -53,6 +54,30 @@ class MemoryLedger(TorchDispatchMode):
         storage = made.untyped_storage()
         self.largest = max(self.largest, storage.nbytes() // made.element_size())
         self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+
+
+class LargestTensor(TorchFunctionMode):
+    r"""Inside this context the largest tensor is noted that a call from Python makes: all that a judge must know.
+
+    It sees less than MemoryLedger (nothing inside torch's own functions) and costs a fraction of the time.
+
+    Attributes: `numbers`, the elements of that tensor's storage.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Sequence[type], args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        before = {part.untyped_storage()._cdata for part in tensors_in((args, kwargs))}
+        result = function(*args, **(kwargs or {}))
+        for part in tensors_in(result):
+            storage = part.untyped_storage()
+            if storage._cdata not in before:
+                self.numbers = max(self.numbers, storage.nbytes() // part.element_size())
+        return result
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from minillm.course.ledger import MemoryLedger, kept_for_backward
+from minillm.course.ledger import LargestTensor, MemoryLedger, kept_for_backward
 
 
 def test_bytes_alive_at_one_time():
@@ -64,3 +64,17 @@ def test_kept_for_backward_counts_each_storage_once():
     with kept_for_backward() as kept, torch.no_grad():
         x @ w
     assert kept == {"bytes": 0, "largest": 0}
+
+
+def test_largest_tensor_that_a_call_gives():
+    x = torch.ones(1000)
+    with LargestTensor() as largest:
+        a = torch.ones(20) + 1
+        assert largest.numbers == 20
+        a[None].expand(50, 20)  # a view takes nothing
+        assert largest.numbers == 20
+        x[3:5].view(2, 1)
+        assert largest.numbers == 20
+        (a[:, None] * a).sum()
+    assert largest.numbers == 400, "x was there before"
+    assert len(x) == 1000

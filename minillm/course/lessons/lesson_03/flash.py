@@ -11,7 +11,7 @@ from torch import Tensor
 from minillm.course.exercise import Exercise, Mistake
 from minillm.course.judge.compare import Tolerance
 from minillm.course.judge.draw import Draw
-from minillm.course.ledger import MemoryLedger
+from minillm.course.ledger import LargestTensor
 from minillm.layers import masks, tiles
 from minillm.layers.tiles import PositionTable
 
@@ -71,10 +71,10 @@ def row_by_row_in_double(
 
 def watched(function: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor, **options: Any) -> dict[str, Any]:
     r"""Call the function and see whether it makes a tensor as large as the table of all pairs."""
-    with MemoryLedger() as ledger:
+    with LargestTensor() as largest:
         result = function(q, k, v, **options)
     table = q.shape[:-1].numel() * k.shape[-2]
-    return {"result": result, SMALL: ledger.largest < table or options["tile_len"] >= k.shape[-2]}
+    return {"result": result, SMALL: largest.numbers < table or options["tile_len"] >= k.shape[-2]}
 
 
 def by_strips(
