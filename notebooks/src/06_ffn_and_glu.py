@@ -573,7 +573,8 @@ print("and at least 70 % of what an expert does is for one kind of input")
 figure, panels = plots.new_figure(3, width=10, height=2.6)
 for seed, (axes, served) in enumerate(zip(panels, tables, strict=True)):
     plots.heat_map(axes, served / served.sum(1, keepdim=True), ["kind 0", "kind 1", "kind 2", "kind 3"],
-                   title=f"seed {seed}: who serves whom (columns: experts)")
+                   title=f"seed {seed}")
+    axes.set_xlabel("expert")
 plots.show(figure, alt="Three tables, kinds of input by experts: most experts are used by a single kind")
 
 # %% [markdown]
