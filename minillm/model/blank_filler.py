@@ -5,9 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minillm.config import Learned, ModelConfig
-from minillm.model import init
+from minillm.model import gpt, init
 from minillm.model.builders import build_block, build_norm
-from minillm.model.gpt import gpt_forward
 from minillm.model.stack import bind_blocks, embed_tokens, scaled_head
 
 
@@ -65,4 +64,4 @@ class BlankFiller(nn.Module):
 
         blocks = bind_blocks(self.config, self.blocks, order, None, self.dropout)
         tok_emb, head = embed_tokens(self.config, self.tok_emb), scaled_head(self.config, self.lm_head)
-        return gpt_forward(token_ids, order, tok_emb, place, blocks, self.final_norm, head)
+        return gpt.gpt_forward(token_ids, order, tok_emb, place, blocks, self.final_norm, head)

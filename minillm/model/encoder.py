@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from minillm.config import Alibi, ModelConfig
 from minillm.layers import masks
-from minillm.model import init
+from minillm.model import gpt, init
 from minillm.model.builders import build_block, build_norm, build_position_bias
-from minillm.model.gpt import gpt_forward
 from minillm.model.stack import bind_blocks, build_pos_emb, embed_tokens, position_rule
 from minillm.model.token_positions import resolve_positions
 
@@ -84,7 +83,7 @@ class Encoder(nn.Module):
         blocks = bind_blocks(self.config, self.blocks, positions, None, enter)
         pos_emb = position_rule(self.config, self.pos_emb, self.tok_emb.weight)
         tok_emb = embed_tokens(self.config, self.tok_emb)
-        return gpt_forward(token_ids, positions, tok_emb, pos_emb, blocks, self.final_norm, nn.Identity())
+        return gpt.gpt_forward(token_ids, positions, tok_emb, pos_emb, blocks, self.final_norm, nn.Identity())
 
     def pooled(self, vectors: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
         r"""One vector for the whole input: the first token's, transformed.

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from minillm.config import Mla, ModelConfig
 from minillm.layers import residual as branches
 from minillm.layers.cross import CrossAttention
-from minillm.model import init
+from minillm.model import gpt, init
 from minillm.model.builders import build_attention, build_ffn, build_norm, build_position_bias
 from minillm.model.encoder import Encoder
-from minillm.model.gpt import gpt_forward
 from minillm.model.stack import bind_blocks, build_pos_emb, embed_tokens, position_rule, scaled_head
 from minillm.model.token_positions import resolve_positions
 
@@ -186,8 +185,8 @@ class EncoderDecoder(nn.Module):
         blocks = bind_blocks(config, bound, positions, cache, self.dropout)
         pos_emb = position_rule(config, self.pos_emb, self.tok_emb.weight)
         tok_emb = embed_tokens(config, self.tok_emb)
-        return gpt_forward(decoder_token_ids, positions, tok_emb, pos_emb, blocks, self.final_norm,
-                           scaled_head(config, self.lm_head))
+        return gpt.gpt_forward(decoder_token_ids, positions, tok_emb, pos_emb, blocks, self.final_norm,
+                               scaled_head(config, self.lm_head))
 
     def new_cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> list[Any]:
         r"""One empty cache a block, for the decoder's self-attention.

@@ -5,19 +5,20 @@ import math
 import pytest
 import torch
 
+from minillm.bench import echoes
 from minillm.bench.variants import families
 
 
 def test_an_echo_is_a_half_twice():
-    text = families.echo_batch(50, torch.Generator().manual_seed(0))
-    assert torch.equal(text[:, : families.HALF], text[:, families.HALF :])
-    assert text[:, : families.HALF].unique().tolist() == list(range(families.SYMBOLS))
+    text = echoes.echo_batch(50, torch.Generator().manual_seed(0))
+    assert torch.equal(text[:, : echoes.HALF], text[:, echoes.HALF :])
+    assert text[:, : echoes.HALF].unique().tolist() == list(range(echoes.SYMBOLS))
 
 
 def test_holes_never_hide_both_copies(fresh_seed):
-    holes = families._two_holes(500, torch.Generator().manual_seed(fresh_seed))
+    holes = echoes._two_holes(500, torch.Generator().manual_seed(fresh_seed))
     gap = holes[:, 1] - holes[:, 0]
-    assert (gap >= 2).all() and (gap != families.HALF).all() and holes.max() == 2 * families.HALF - 1
+    assert (gap >= 2).all() and (gap != echoes.HALF).all() and holes.max() == 2 * echoes.HALF - 1
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)
@@ -29,7 +30,7 @@ def test_a_fresh_family_guesses_and_learns(name, fresh_seed):
         fresh = measures(model, torch.Generator().manual_seed(0))
         before = float(loss_of(model, torch.Generator().manual_seed(1)))
     assert set(fresh) <= {"hole", "echo", "translation"}
-    assert all(loss > 0.8 * math.log(families.SYMBOLS) for loss in fresh.values())
+    assert all(loss > 0.8 * math.log(echoes.SYMBOLS) for loss in fresh.values())
     families.fit(model, loss_of, fresh_seed, steps=8)
     assert all(torch.isfinite(p).all() for p in model.parameters())
     with torch.no_grad():

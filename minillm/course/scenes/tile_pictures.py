@@ -1,4 +1,4 @@
-r"""Pictures of attention in tiles: which part of the table exists at a moment, and whose keys a device of a ring holds."""
+r"""Pictures of attention in tiles: what exists of the table at a moment, and whose keys a device of a ring holds."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-r"""Exercises of lesson 03: shared heads, latents, windows; online softmax, flash, blocks, the ring; linear attention."""
+r"""Exercises of lesson 03: shared heads, latents, windows, flash, blocks, the ring; linear attention."""
 
 from minillm.course.lessons.lesson_03.flash import FLASH_FORWARD
 from minillm.course.lessons.lesson_03.latent import MLA_ABSORB
