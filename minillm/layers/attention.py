@@ -118,7 +118,7 @@ class Attention(nn.Module):
         mask = masks.for_heads((self.mask_rule or masks.causal_mask)(positions, kv_positions))
         if self.reading is not None:
             return self.o_proj(heads.merge_heads(self.reading(q, k, v, positions, kv_positions, mask)))
-        attn_bias = None if self.bias_rule is None else self.bias_rule(positions, kv_positions)
+        attn_bias = None if self.bias_rule is None else self.bias_rule(positions, kv_positions).to(q.dtype)
         if recorder.recording("attn_weights"):
             recorder.report("attn_weights", sdpa.attention_weights(q, k, mask, attn_bias, self.scale))
         attend = fused.fused_sdpa if paths.use_fused() else sdpa.sdpa

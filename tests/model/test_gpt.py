@@ -212,6 +212,16 @@ def test_angles_that_change_with_the_length_refuse_a_cache():
         model(torch.zeros(1, 3, dtype=torch.int64), cache=small("llama").new_cache(1, 8))
 
 
+@pytest.mark.parametrize("variant", ["alibi", "llama"])
+def test_bf16_on_both_paths(variant, fresh_seed):
+    torch.manual_seed(fresh_seed)
+    model, ids = small(variant).bfloat16(), torch.randint(0, 31, (2, 8))
+    with paths.plain_path():
+        plain = model(ids)
+    assert plain.dtype == model(ids).dtype == torch.bfloat16
+    torch.testing.assert_close(plain.float(), model(ids).float(), rtol=0.1, atol=0.1 * float(plain.abs().max()))
+
+
 def test_given_positions_are_used(fresh_seed):
     torch.manual_seed(fresh_seed)
     model, ids = small("gpt2"), torch.randint(0, 31, (2, 4))
