@@ -1,5 +1,7 @@
 r"""The table of feed-forward networks compares like with like."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,3 +40,10 @@ def test_measure_gives_a_number_a_measure(monkeypatch):
     assert set(dense) == {"loss", "weights", "active"}
     assert set(experts) == {"loss", "weights", "active", "crowded", "idle", "dropped"}
     assert 2 < dense["loss"] < 8
+
+
+def test_a_wide_start_is_three_times_as_wide_and_else_the_same():
+    for name in ("ReLU", "SwiGLU"):
+        plain, wide = ffn.FFNS[name].config, ffn.FFNS[f"{name}, wide start"].config
+        assert wide.init.linear_std == pytest.approx(3 * plain.init.linear_std)
+        assert replace(wide, init=plain.init) == plain

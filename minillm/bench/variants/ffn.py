@@ -8,7 +8,7 @@ import torch
 
 from minillm.bench.variants import harness
 from minillm.bench.variants.harness import BASE, Row
-from minillm.config import Experts, Glu, Mlp, ModelConfig
+from minillm.config import Experts, Glu, Init, Mlp, ModelConfig
 from minillm.layers import gated, recorder
 from minillm.model.gpt import GPT
 
@@ -61,6 +61,18 @@ def experts_variant(balance: float, capacity_factor: float | None = None) -> Ffn
     return FfnVariant(replace(BASE, ffn=Experts(N_EXPERTS, TOP_K, d_ff, capacity_factor=capacity_factor)), balance)
 
 
+def wide_start(variant: FfnVariant) -> FfnVariant:
+    r"""The same with first weights three times as large, so that the bends meet numbers of order 1.
+
+    Args:
+        variant: as it stands in the table.
+    Returns: the variant.
+    """
+    init = BASE.init
+    wide = Init(init.embedding_std, 3 * init.linear_std, init.residual)
+    return replace(variant, config=replace(variant.config, init=wide))
+
+
 FFNS = {
     "no bend (identity)": mlp_variant("identity"),
     "ReLU": mlp_variant("relu"),
@@ -72,6 +84,11 @@ FFNS = {
     "ReGLU": glu_variant("relu"),
     "GeGLU": glu_variant("gelu"),
     "SwiGLU": glu_variant("silu"),
+    "ReLU, wide start": wide_start(mlp_variant("relu")),
+    "GELU, wide start": wide_start(mlp_variant("gelu")),
+    "Swish, wide start": wide_start(mlp_variant("silu")),
+    "GLU, wide start": wide_start(glu_variant("sigmoid")),
+    "SwiGLU, wide start": wide_start(glu_variant("silu")),
     "MoE": experts_variant(0.01),
     "MoE, balance 0": experts_variant(0.0),
     "MoE, capacity 1": experts_variant(0.01, capacity_factor=1.0),
