@@ -71,7 +71,7 @@ plots.show(norm_pictures.token_panels(panels), alt="Eight bars with mean 5; cent
            "smaller, with a mean near 1, after RMSNorm")
 
 # %% [markdown]
-# The picture has kept its shape. A norm moves a token and rescales it; it changes no order and no proportion. RMSNorm
+# The picture has kept its shape. A norm moves a token and rescales it, and no more. RMSNorm
 # does even less: it leaves the mean in, and divides by the root of the mean *square*.
 #
 # Two things are learned on top: a gain for each feature, `weight`, and for LayerNorm a shift, `bias`. And under the
@@ -653,32 +653,34 @@ for name, design in CENSUS.items():
 # %% [markdown]
 # ## All of it in one table
 #
-# The same small GPT, the same text (the documentation of Python, by characters), the same budget, three seeds; and
-# below the line a GPT of 48 thin blocks, trained briefly at full rate from the first step, and with a warm-up. It was
-# measured once, by the command that is shown; nothing in this cell trains.
+# The same small GPT, the same text (the documentation of Python, by characters), the same budget, three seeds. Below
+# that a GPT of 48 thin blocks: fresh, and after a short training, at full rate from the first step and with a warm-up
+# over half of the run. It was measured once, by the command that is shown; nothing in this cell trains.
 
 # %% name="the_stored_table" tags=["compare"]
 from minillm.bench.results import load_table
+from minillm.bench.variants import harness
 
 stored = load_table("norms")
 rows = {row["name"]: row["values"] for row in stored["rows"]}
 print(stored["command"], "-", len(stored["seeds"]), "seeds, torch", stored["torch"])
 for name, values in rows.items():
     if "loss" in values:
-        print(f"{name:28s} {min(values['loss']):.3f} to {max(values['loss']):.3f} nats a character")
+        print(f"{name:20s} {min(values['loss']):.3f} to {max(values['loss']):.3f} nats a character")
 for name, values in rows.items():
-    if "loss" not in values:
+    if "variance by depth" in values:
         growth_48, first_last = (sorted(values[key])[1] for key in ("variance, last / first", "gradient, first / last"))
-        plain, warm = (sorted(values[f"loss, {key}"])[1] for key in ("no warm-up", "warm-up"))
-        print(f"{name:20s} variance × {growth_48:7.3g}  gradient {first_last:5.2f}  loss {plain:9.3g}, with warm-up "
-              f"{warm:9.3g}")
+        trained = [f"{sorted(values[key])[1]:.2f}" for key in ("loss, no warm-up", "loss, warm-up") if key in values]
+        print(f"{name:20s} variance × {growth_48:<8.3g} gradient first / last {first_last:5.2f}   "
+              f"loss {', with warm-up '.join(trained) or 'not trained'}")
+share = harness.text_ids("train").bincount(minlength=len(harness.ALPHABET)).double() + 1
+blind = -(share / share.sum()).log()[harness.text_ids("validation")].mean().item()
+print(f"knowing only how frequent each character is: {blind:.2f}")
 
 # %% [markdown]
 # And a small honest run of your own: LayerNorm and RMSNorm, two seeds, much shorter than in the table.
 
 # %% name="a_short_run_of_both"
-from minillm.bench.variants import harness
-
 short = {}
 for kind in ("layer", "rms"):
     config = replace(harness.BASE, norm=Norm(kind), init=Init(0.1, 0.05, "plain"))
