@@ -90,6 +90,7 @@ FFNS = {
     "GLU, wide start": wide_start(glu_variant("sigmoid")),
     "SwiGLU, wide start": wide_start(glu_variant("silu")),
     "MoE": experts_variant(0.01),
+    "MoE, wide start": wide_start(experts_variant(0.01)),
     "MoE, balance 0": experts_variant(0.0),
     "MoE, capacity 1": experts_variant(0.01, capacity_factor=1.0),
     "MoE, balance 0, capacity 1": experts_variant(0.0, capacity_factor=1.0),
