@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from minillm.bench import results
 from minillm.bench.variants import harness, positions
 from minillm.config import DynamicNtk, Init, Mlp, Rope
 from minillm.config.positions import POSITIONS
@@ -59,3 +60,14 @@ def test_a_row_is_measured_from_training_to_numbers(monkeypatch, fresh_seed):
     got = positions.measure_position(row, fresh_seed)
     assert got["rise"] == pytest.approx(got["256-512"] - got["32-64"])
     assert 0 < got["32-64"] < 20 and got["n_params"] > 1000
+
+
+def test_the_stored_table_has_these_rows_and_its_main_result():
+    table = results.load_table("positions")
+    rows = {row["name"]: row["values"] for row in table["rows"]}
+    assert list(rows) == list(positions.position_variants())
+    for values in rows.values():
+        for bucket, (start, end) in positions.BUCKETS.items():
+            points = [curve[start // 16 : end // 16] for curve in values["curve"]]
+            assert [sum(part) / len(part) for part in points] == pytest.approx(values[bucket], abs=1e-4)
+    assert max(rows["ALiBi"]["rise"]) < 0.1 < 1 < min(rows["RoPE"]["rise"])
