@@ -47,6 +47,7 @@ cuts = {
     "BPE, trained on English": [english_bpe.token_bytes[i] for i in english_bpe.encode(text)],
 }
 assert all(b"".join(tokens).decode() == text for tokens in cuts.values())
+assert len(english_bpe.encode("你好")) == 6 and len(english_bpe.encode("the lost")) < 6
 plots.show(segmentation_picture(cuts), alt="A sentence cut into characters, into bytes, and into BPE tokens, which are "
            "words and parts of words in English, and single bytes in Chinese")
 
@@ -58,7 +59,7 @@ plots.show(segmentation_picture(cuts), alt="A sentence cut into characters, into
 # - **Characters**: a small vocabulary, and long texts. What to do with a character that is not in the list?
 # - **Bytes**: 256 tokens, and nothing can ever be unknown. The texts are longer still.
 # - **Byte pair encoding** (BPE): begins with bytes, and joins what often stands together. English words become one or
-#   two tokens. But look at the right end: two Chinese characters cost more than all the English words together.
+#   a few tokens. But look at the right end: two Chinese characters cost six, one for each of their bytes.
 #
 # ## BPE by hand
 #
@@ -367,14 +368,13 @@ from minillm.model.gpt import GPT
 from minillm.training.callbacks import History
 from minillm.training.loop import train
 
-byte_text = both_languages("train")[0]
 config = replace(harness.BASE, vocab_size=256, max_seq_len=64, init=Init(0.02, 0.05, "scaled"))
 for seed in range(2):
     generator = torch.Generator().manual_seed(seed)
     ends = []
     for shifted in (False, True):
         model, watch = GPT(config, torch.Generator().manual_seed(seed)), History()
-        drawn = (next_token_batch(byte_text, 64, 16, generator) for _ in range(40))
+        drawn = (next_token_batch(both_languages("train")[0], 64, 16, generator) for _ in range(40))
         batches = drawn if shifted else ((inputs, inputs) for inputs, _ in drawn)
         train(model, batches, harness.small_recipe(40), steps=40, callbacks=[watch])
         ends.append(watch.steps[-1]["loss"])
