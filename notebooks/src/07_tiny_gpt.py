@@ -884,15 +884,14 @@ assert min(losses["GPT-2 (decoder)"]["hole"] + losses["LLaMA (decoder)"]["hole"]
 # %% [markdown]
 # The decoders write the echo without a mistake and can do no more than guess at the hole. All that see both sides fill
 # it. XLNet can do both: its order of prediction is free. But for that it learned to predict in every order, and a text
-# has many. Train one decoder and one model with a prefix yourself:
+# has many. Train the one with a prefix yourself, from another seed:
 
 # %% name="families_again"
 from minillm.bench.variants import families
 
-for name in ("LLaMA (decoder)", "GLM (prefix LM)"):
-    again = families.measure_family(families.FAMILIES[name], seed=7)
-    assert (again["hole"] > 2.3) if name.startswith("LLaMA") else (again["hole"] < 0.2)
-    print(f"{name:16s}", {measure: f"{loss:.3f} nats" for measure, loss in again.items()})
+again = families.measure_family(families.FAMILIES["GLM (prefix LM)"], seed=7)
+assert again["hole"] < 0.2
+print(f"GLM, trained here: {again['hole']:.3f} nats on a hidden symbol; a guess costs {math.log(12):.3f}")
 
 # %% [markdown]
 # ## Myth and measurement
