@@ -835,7 +835,7 @@ print(f"{'nats at positions':22s} {'32-64':>7s} {'64-128':>7s} {'128-256':>8s} {
 methods = [name for name in stored if "+" not in name and "tuned" not in name]
 for name in methods:
     means = [mean(stored[name][bucket]) for bucket in BUCKETS]
-    rises = " ".join(f"{value:.2f}" for value in stored[name]["rise"])
+    rises = " ".join(f"{value:+.2f}" for value in stored[name]["rise"])
     print(f"{name:22s} {means[0]:7.2f} {means[1]:7.2f} {means[2]:8.2f} {means[3]:8.2f}   {rises}")
 rises = {name: stored[name]["rise"] for name in methods}
 for steady in ("Shaw", "Transformer-XL", "ALiBi"):
