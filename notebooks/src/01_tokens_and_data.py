@@ -36,9 +36,8 @@ from minillm.course import check, hint, mine, plots, reset, solution  # noqa: F4
 from minillm.course.scenes.bpe_stepper import segmentation_picture
 from minillm.text import bpe, corpora
 from minillm.text.bpe import BPETokenizer, split_chunks
-from minillm.training.threads import use_fastest_threads
 
-use_fastest_threads()
+torch.set_num_threads(1)  # models as small as those of this lesson gain nothing from a second one
 english_bpe = BPETokenizer.from_text(corpora.python_docs(), vocab_size=1024)
 text = "the lost café, 你好"
 cuts = {
