@@ -1230,9 +1230,10 @@ plots.show(figure, alt="Loss of ten variants of attention, three dots each, best
 
 # %% name="what_the_table_says" tags=["compare"]
 def lost(name, beside):
-    """How much more a variant pays than another, in nats a letter, and whether no seed says otherwise."""
-    always = min(results[name]["loss"]) > max(results[beside]["loss"])
-    print(f"{name:26s}{MEAN[name] - MEAN[beside]:+.3f} beside {beside}{'' if always else '   (some seeds overlap)'}")
+    """How much more a variant pays than another, in nats a letter, and whether their seeds lie apart."""
+    own, other = results[name]["loss"], results[beside]["loss"]
+    apart = min(own) > max(other) or max(own) < min(other)
+    print(f"{name:26s}{MEAN[name] - MEAN[beside]:+.3f} beside {beside}{'' if apart else '   (seeds overlap)'}")
     return MEAN[name] - MEAN[beside]
 
 
@@ -1251,10 +1252,10 @@ for n_kv_heads in (2, 1):
 # Read it slowly:
 #
 # - **Sharing is cheap.** Two key heads cannot be told from four here, and a single one costs a hundredth or two.
-# - **MLA** keeps exactly as much as MQA in this table, and gains nothing. DeepSeek-V2 reports that at its size MLA does
-#   better than MHA (appendix D.2). A table on a small model says what happened on a small model.
+# - **MLA** keeps exactly as much as MQA in this table, and does no better. DeepSeek-V2 reports that at its size MLA
+#   does better than MHA (appendix D.2). A table on a small model says what happened on a small model.
 # - **A window of 16** loses nothing: what decides the next letter stands nearby. Do not conclude that it never
-#   loses; in the last section a task with the answer 24 places back was out of reach for blocks of 16.
+#   loses. You have seen a task with the answer 24 places back, and what blocks of 16 made of it.
 # - **Infini-attention** with segments as long as that window does worse: the first letters of a segment see their
 #   neighbours only through the memory.
 # - **Linear attention** pays for its short memory, beside softmax attention with the same positions.
@@ -1292,7 +1293,8 @@ mine.table()
 #
 # The three bills, at the sizes of a model of 7 billion weights. Blue: attention with a softmax; orange: without. Make
 # the text long, and see whose bars grow. Change the number of key heads: which panel moves, and which does not? Then
-# switch to tiles.
+# switch to tiles. (The bar of linear attention at the right belongs to running sums over a whole text, one memory for
+# each token. Token by token there is a single one.)
 
 # %% name="cost_explorer"
 from minillm.course.scenes.cost_explorer import cost_controls, cost_picture
