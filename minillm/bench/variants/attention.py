@@ -15,8 +15,8 @@ from minillm.layers.attention_cost import AttentionSizes
 from minillm.layers.infini import InfiniAttention
 from minillm.layers.linear_attention import LinearAttention
 from minillm.layers.rwkv import RwkvTimeMix
+from minillm.model import init
 from minillm.model.gpt import GPT
-from minillm.model.init import init_weights
 from minillm.training.loop import train
 
 SIZES = AttentionSizes(
@@ -75,7 +75,7 @@ def build_variant(variant: AttentionVariant, seed: int) -> GPT:
         block.attn = variant.layer(layer)
         for name, parameter in block.attn.named_parameters():
             if name.endswith("proj.weight"):
-                start = init_weights(
+                start = init.init_weights(
                     name, parameter.shape, len(model.blocks), linear_std=fresh.linear_std, residual=fresh.residual,
                     generator=generator)
                 parameter.detach().copy_(start)
