@@ -856,7 +856,7 @@ for axes, (title, names) in zip(panels, groups.items(), strict=True):
     curves = {name: (places, [mean(values) for values in zip(*stored[name]["curve"], strict=True)]) for name in names}
     plots.line_chart(axes, curves, title, "position", "loss, nats a character")
     axes.axvspan(0, 64, color=plots.PALE, alpha=0.45, linewidth=0)
-    axes.set_ylim(1.2, 3.6)
+    axes.set_ylim(1.2, 4.4)
 alt = "Loss by position, mean of three seeds. Added to the tokens: all rise right after 64. In the scores: RoPE rises "
 alt += "most, T5 less; ALiBi, Shaw and Transformer-XL stay level"
 plots.show(figure, alt=alt)
@@ -1103,8 +1103,8 @@ Explorer(
 #    turning queries and keys (RoPE), or by adding a number (T5, ALiBi).
 # 2. RoPE's score depends on the distance alone, without a trained number. Mind the layout of the pairs, and count
 #    positions on when you cache.
-# 3. *Defined* beyond the trained length is not *good* beyond it. New distances are what hurts: keep them away (window,
-#    ALiBi), or slow the hands down (NTK-aware, YaRN) and train a little.
+# 3. *Defined* beyond the trained length is not *good* beyond it. In RoPE it is new distances that hurt: keep them away
+#    with a window, or slow the hands down (NTK-aware, YaRN) and train a little.
 #
 # **Where next.** Lesson 05 is about what keeps a deep stack of such layers trainable. Lesson 10 caches keys, turned and
 # unturned; lesson 16 runs a real model whose RoPE has your functions in it.
