@@ -246,7 +246,7 @@ plots.show(figure, alt="The tanh form stays on the zero line; without the cube, 
 #
 # ## Swish: a sigmoid as the gate
 #
-# The third curve of the picture is simpler still: x times a sigmoid of x, and a number $\beta$ that says how sharp the
+# The fourth curve of the picture is simpler still: x times a sigmoid of x, and a number $\beta$ that says how sharp the
 # bend is. With $\beta = 1$ it is also called SiLU, and it is what LLaMA uses.
 
 # %% exercise="layers.activations.swish"
