@@ -652,8 +652,8 @@ print(f"you said {guess_gradient}")
 #
 # ## The rich get richer
 #
-# In that experiment a second loss was at work, one that keeps the router fair. Look at what happens without it, when the
-# router begins with a small favour for two of the eight.
+# In that experiment a second loss was at work, one that keeps the router fair. Look at what happens without it, when
+# the router begins with a small favour for two of the eight.
 
 # %% exercise="layers.moe.load_balance_loss"
 
