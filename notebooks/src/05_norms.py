@@ -15,7 +15,7 @@
 # **Sources.** Ioffe and Szegedy 2015 (BatchNorm), algorithms 1 and 2; Ba et al. 2016 (LayerNorm), section 3; Zhang and
 # Sennrich 2019 (RMSNorm), section 4; He et al. 2015 (ResNet), section 1; Xiong et al. 2020 (pre- and post-norm),
 # section 3; Wang et al. 2022 (DeepNet), sections 3 and 4; Ding et al. 2021 (CogView), section 2.4; Henry et al. 2020
-# (QK-norm).
+# (QK-norm); Liu et al. 2020 (Admin), section 4.
 #
 # An exercise is three cells: the task with folded hints, a cell for your function, and a check that tells you which
 # mistake you made. Until yours is right, the lesson goes on with the course's own.
@@ -70,8 +70,8 @@ plots.show(norm_pictures.token_panels(panels), alt="Eight bars with mean 5; cent
            "smaller, with a mean near 1, after RMSNorm")
 
 # %% [markdown]
-# The picture has kept its shape. A norm moves a token and rescales it, and no more. RMSNorm
-# does even less: it leaves the mean in, and divides by the root of the mean *square*.
+# The picture has kept its shape. A norm moves a token and rescales it, and no more. RMSNorm does even less: it leaves
+# the mean in, and divides by the root of the mean *square*.
 #
 # Two things are learned on top: a gain for each feature, `weight`, and for LayerNorm a shift, `bias`. And under the
 # root stands a tiny `eps`, so that a token of equal features becomes 0 and not 0/0:
@@ -562,7 +562,7 @@ print("48 DeepNorm branches with silent parts: LayerNorm of the input, to 1e-4; 
 print(f"the popular code: two inputs differ by {(popular[0] - popular[1]).abs().max():.0f}; nothing of them is left")
 
 # %% [markdown]
-# It is the first drawing of this lesson, and you have seen how that trains. Nor does DeepNorm save norms or parameters,
+# It is of the kind of the first drawing, and you have seen how that trains. Nor does DeepNorm save norms or parameters,
 # as one can also read:
 
 # %% name="deepnorm_costs_nothing"
@@ -584,8 +584,8 @@ print("parameters of the tiny GPT:", counts)
 
 # %% [markdown]
 # DeepNorm has exactly post-norm's parameters. (Pre-norm has a final norm more, the sandwich two norms more a block.)
-# Its gradients are as large in the first layer as in the last, to within 15 %. Nobody has seen it make a model easier
-# to interpret.
+# Its gradients are as large in the first layer as in the last, to within 15 %. Even gradients make no model easier to
+# interpret.
 #
 # ## Norms in two more places
 #
@@ -665,12 +665,12 @@ rows = {row["name"]: row["values"] for row in stored["rows"]}
 print(stored["command"], "-", len(stored["seeds"]), "seeds, torch", stored["torch"])
 for name, values in rows.items():
     if "loss" in values:
-        print(f"{name:20s} {min(values['loss']):.3f} to {max(values['loss']):.3f} nats a character")
+        print(f"{name:22s} {min(values['loss']):.3f} to {max(values['loss']):.3f} nats a character")
 for name, values in rows.items():
     if "variance by depth" in values:
         growth_48, first_last = (sorted(values[key])[1] for key in ("variance, last / first", "gradient, first / last"))
         trained = [f"{sorted(values[key])[1]:.2f}" for key in ("loss, no warm-up", "loss, warm-up") if key in values]
-        print(f"{name:20s} variance × {growth_48:<8.3g} gradient first / last {first_last:5.2f}   "
+        print(f"{name:22s} variance × {growth_48:<8.3g} gradient first / last {first_last:5.2f}   "
               f"loss {', with warm-up '.join(trained) or 'not trained'}")
 share = harness.text_ids("train").bincount(minlength=len(harness.ALPHABET)).double() + 1
 blind = -(share / share.sum()).log()[harness.text_ids("validation")].mean().item()
@@ -693,11 +693,11 @@ assert all(blind - deep[place]["loss, no warm-up"] > 0.4 for place in ("pre", "D
 assert all(abs(blind - deep["post"][key]) < 0.15 for key in ("loss, no warm-up", "loss, warm-up"))
 
 # %% [markdown]
-# RMSNorm costs nothing and QK-norm neither. BatchNorm pays for being two functions. With two blocks DeepNorm is the
-# slowest of all: its weights start small and its stream counts more, which is a cure for an illness that two blocks do
-# not have. With 48 blocks it is as good as pre-norm, and post-norm has learned how frequent the characters are, and
-# nothing else. In this deeper stack (a block has two branches) even a warm-up over half of the short run did not start
-# it.
+# RMSNorm costs nothing here, and neither does QK-norm. BatchNorm is behind, measured as it is used: in its other mode.
+# With two blocks DeepNorm is the slowest of all; its cure, small weights beside a heavy stream, is for an illness that
+# two blocks do not have (that this is the reason is our guess). With 48 blocks it is as good as pre-norm, while
+# post-norm has learned how frequent the characters are and nothing else. A block has two branches, so this stack is
+# twice as deep as the one above, and even a warm-up over half of the short run did not start it.
 #
 # And a small honest run of your own: LayerNorm and RMSNorm, two seeds, much shorter than in the table.
 
