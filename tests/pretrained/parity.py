@@ -44,6 +44,15 @@ def rope_parameters(kind: str, draw: random.Random, width: int, share: float | N
     return given
 
 
+def head_width(draw: random.Random, n_heads: int) -> int:
+    r"""A head's width in a model that is at least 12 wide.
+
+    LayerNorm over two or three features divides by a variance that may be all but zero: it makes much of the last bit.
+    """
+    least = -(-12 // n_heads)
+    return draw.randint(least, least + 6)
+
+
 def llama_sizes(draw: random.Random) -> dict[str, Any]:
     r"""Random sizes that LLaMA and its descendants share: grouped heads, a head_dim of its own, tied or not."""
     n_kv_heads = draw.randint(1, 3)

@@ -7,7 +7,7 @@ import torch
 
 from minillm.model.encoder import Encoder
 from minillm.pretrained import from_hf
-from tests.pretrained.parity import TOLERANCE, VOCABULARY, foreign_model, masks
+from tests.pretrained.parity import TOLERANCE, VOCABULARY, foreign_model, head_width, masks
 
 CLASSES = ("BertModel", "BertForMaskedLM", "BertForSequenceClassification")
 
@@ -15,7 +15,8 @@ CLASSES = ("BertModel", "BertForMaskedLM", "BertForSequenceClassification")
 def bert_options(draw: random.Random) -> dict:
     n_heads = draw.randint(1, 4)
     return dict(
-        num_attention_heads=n_heads, hidden_size=n_heads * draw.randint(3, 8), num_hidden_layers=draw.randint(1, 3),
+        num_attention_heads=n_heads, hidden_size=n_heads * head_width(draw, n_heads),
+        num_hidden_layers=draw.randint(1, 3),
         intermediate_size=draw.randint(5, 30), hidden_act=draw.choice(["gelu", "relu", "gelu_new", "silu"]),
         max_position_embeddings=20, type_vocab_size=draw.randint(1, 3), layer_norm_eps=draw.choice([1e-12, 1e-2]),
         tie_word_embeddings=draw.random() < 0.5)

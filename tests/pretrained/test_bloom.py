@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.pretrained.parity import check_family, check_refused, foreign_model
+from tests.pretrained.parity import check_family, check_refused, foreign_model, head_width
 
 SMALL = dict(hidden_size=16, n_head=2, n_layer=2)
 
@@ -13,7 +13,7 @@ SMALL = dict(hidden_size=16, n_head=2, n_layer=2)
 def test_parity(n_heads, fresh_seed):
     draw = random.Random(fresh_seed)
     hf_model = foreign_model(
-        "BloomForCausalLM", fresh_seed, n_head=n_heads, hidden_size=n_heads * draw.randint(2, 7),
+        "BloomForCausalLM", fresh_seed, n_head=n_heads, hidden_size=n_heads * head_width(draw, n_heads),
         n_layer=draw.randint(1, 3), layer_norm_epsilon=draw.choice([1e-5, 1e-3]),
         tie_word_embeddings=draw.random() < 0.5, pretraining_tp=draw.choice([1, 2]))
     check_family(hf_model, fresh_seed)

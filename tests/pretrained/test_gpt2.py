@@ -4,13 +4,13 @@ import random
 
 import pytest
 
-from tests.pretrained.parity import VOCABULARY, check_family, check_refused, foreign_model
+from tests.pretrained.parity import VOCABULARY, check_family, check_refused, foreign_model, head_width
 
 
 def options(draw: random.Random) -> dict:
     n_heads = draw.randint(1, 4)
     return dict(
-        n_head=n_heads, n_embd=n_heads * draw.randint(3, 9), n_layer=draw.randint(1, 3),
+        n_head=n_heads, n_embd=n_heads * head_width(draw, n_heads), n_layer=draw.randint(1, 3),
         n_positions=draw.randint(24, 40), n_inner=draw.choice([None, 17]), layer_norm_epsilon=draw.choice([1e-5, 1e-3]),
         activation_function=draw.choice(["gelu_new", "gelu", "relu", "silu", "gelu_fast", "tanh", "quick_gelu"]))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from minillm.pretrained import from_hf
-from tests.pretrained.parity import check_family, check_refused, foreign_model
+from tests.pretrained.parity import check_family, check_refused, foreign_model, head_width
 
 SMALL = dict(hidden_size=16, num_attention_heads=2, num_hidden_layers=2, ffn_dim=12)
 
@@ -19,7 +19,8 @@ def test_parity(more, fresh_seed):
     draw = random.Random(fresh_seed)
     n_heads = draw.randint(1, 4)
     drawn = dict(
-        num_attention_heads=n_heads, hidden_size=n_heads * draw.randint(3, 9), num_hidden_layers=draw.randint(1, 3),
+        num_attention_heads=n_heads, hidden_size=n_heads * head_width(draw, n_heads),
+        num_hidden_layers=draw.randint(1, 3),
         ffn_dim=draw.randint(5, 40), max_position_embeddings=draw.randint(24, 40), pad_token_id=draw.randint(0, 9),
         activation_function=draw.choice(["relu", "gelu"]), tie_word_embeddings=draw.random() < 0.5)
     check_family(foreign_model("OPTForCausalLM", fresh_seed, **drawn | more), fresh_seed)
