@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minillm.layers import fused, heads, masks, paths, recorder, rope, sdpa
+from minillm.layers import heads, masks, rope
 from minillm.layers.cache import KVCache
+from minillm.layers.reading import read_and_report
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 
@@ -119,7 +120,4 @@ class Attention(nn.Module):
         if self.reading is not None:
             return self.o_proj(heads.merge_heads(self.reading(q, k, v, positions, kv_positions, mask)))
         attn_bias = None if self.bias_rule is None else self.bias_rule(positions, kv_positions).to(q.dtype)
-        if recorder.recording("attn_weights"):
-            recorder.report("attn_weights", sdpa.attention_weights(q, k, mask, attn_bias, self.scale))
-        attend = fused.fused_sdpa if paths.use_fused() else sdpa.sdpa
-        return self.o_proj(heads.merge_heads(attend(q, k, v, mask, attn_bias, self.scale)))
+        return self.o_proj(heads.merge_heads(read_and_report(q, k, v, mask, attn_bias, self.scale)))

@@ -3,7 +3,8 @@ r"""Cross-attention as a module: queries from one sequence, keys and values from
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minillm.layers import fused, heads, masks, paths, recorder, sdpa
+from minillm.layers import heads, masks
+from minillm.layers.reading import read_and_report
 
 
 class CrossAttention(nn.Module):
@@ -70,7 +71,5 @@ class CrossAttention(nn.Module):
         """
         q, (k, v) = heads.split_heads(self.q_proj(x), self.n_heads), remembered
         mask = masks.for_heads(masks.bidirectional_mask(positions, memory_positions))
-        if recorder.recording("cross_weights"):
-            recorder.report("cross_weights", sdpa.attention_weights(q, k, mask, None, self.scale))
-        attend = fused.fused_sdpa if paths.use_fused() else sdpa.sdpa
-        return self.o_proj(heads.merge_heads(attend(q, k, v, mask, None, self.scale)))
+        out = read_and_report(q, k, v, mask, scale=self.scale, name="cross_weights")
+        return self.o_proj(heads.merge_heads(out))

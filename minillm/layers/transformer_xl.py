@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
-from minillm.layers import fused, heads, pairwise, paths, recorder, rope, sdpa
+from minillm.layers import heads, pairwise, rope
+from minillm.layers.reading import read_and_report
 
 
 def distance_sinusoids(
@@ -99,11 +100,7 @@ class TransformerXLReading(nn.Module):
     ) -> Tensor:
         scale = q.shape[-1] ** -0.5
         attn_bias = xl_position_scores(q, *self._distances(positions, kv_positions), self.position_bias) * scale
-        q = q + self.content_bias[:, None]
-        if recorder.recording("attn_weights"):
-            recorder.report("attn_weights", sdpa.attention_weights(q, k, mask, attn_bias))
-        attend = fused.fused_sdpa if paths.use_fused() else sdpa.sdpa
-        return attend(q, k, v, mask, attn_bias)
+        return read_and_report(q + self.content_bias[:, None], k, v, mask, attn_bias)
 
     def _distances(self, q_positions: Tensor, kv_positions: Tensor) -> tuple[Tensor, Tensor]:
         # Every distance from the smallest to the largest once, projected; and which of them each pair has.

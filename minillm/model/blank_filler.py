@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from minillm.config import Learned, ModelConfig
 from minillm.model import gpt, init
-from minillm.model.builders import build_block, build_norm
+from minillm.model.builders import build_block, build_head, build_norm
 from minillm.model.stack import bind_blocks, embed_tokens, scaled_head
 
 
@@ -37,9 +37,7 @@ class BlankFiller(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(build_block(config, layer) for layer in range(config.n_layers))
         self.final_norm = build_norm(config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.ends.head_bias)
-        if config.tie_embeddings:
-            self.lm_head.weight = self.tok_emb.weight
+        self.lm_head = build_head(config, self.tok_emb)
         init.fill_fresh(self, config, generator)
 
     def forward(

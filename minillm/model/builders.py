@@ -33,6 +33,33 @@ def build_norm(config: ModelConfig, width: int | None = None) -> nn.Module:
     return LayerNorm(width, norm.eps, norm.bias)
 
 
+def build_final_norm(config: ModelConfig) -> nn.Module:
+    r"""The norm after the last block; none where each block ends in one.
+
+    Args:
+        config: the model's configuration.
+    Returns: a module on (..., D).
+    Lesson: 07.
+    """
+    return nn.Identity() if config.residual in ("post", "deepnorm") else build_norm(config)
+
+
+def build_head(config: ModelConfig, tok_emb: nn.Embedding) -> nn.Linear:
+    r"""The last matrix: from the residual stream to the vocabulary.
+
+    Args:
+        config: the model's configuration.
+        tok_emb: the token embedding, whose matrix it shares if the configuration ties them.
+    Returns: a module (..., D) -> (..., V).
+    Source: Press and Wolf 2017, Using the Output Embedding to Improve Language Models, for the tie.
+    Lesson: 07.
+    """
+    head = nn.Linear(config.d_model, config.vocab_size, bias=config.ends.head_bias)
+    if config.tie_embeddings:
+        head.weight = tok_emb.weight
+    return head
+
+
 def build_position_bias(config: ModelConfig, bidirectional: bool = False) -> nn.Module | None:
     r"""The trained bias on scores that all blocks share.
 

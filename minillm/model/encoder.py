@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from minillm.config import Alibi, ModelConfig
 from minillm.layers import masks
 from minillm.model import gpt, init
-from minillm.model.builders import build_block, build_norm, build_position_bias
+from minillm.model.builders import build_block, build_final_norm, build_norm, build_position_bias
 from minillm.model.stack import bind_blocks, build_pos_emb, embed_tokens, position_rule
 from minillm.model.token_positions import resolve_positions
 
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         bias = build_position_bias(config, bidirectional=True)
         self.blocks = nn.ModuleList(
             build_block(config, layer, bias, _sees_all) for layer in range(config.n_layers))
-        self.final_norm = nn.Identity() if config.residual in ("post", "deepnorm") else build_norm(config)
+        self.final_norm = build_final_norm(config)
         self.pooler = nn.Linear(config.d_model, config.d_model) if pooler else None
         init.fill_fresh(self, config, generator)
 

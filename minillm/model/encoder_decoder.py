@@ -18,7 +18,14 @@ from minillm.config import Mla, ModelConfig
 from minillm.layers import residual as branches
 from minillm.layers.cross import CrossAttention
 from minillm.model import gpt, init
-from minillm.model.builders import build_attention, build_ffn, build_norm, build_position_bias
+from minillm.model.builders import (
+    build_attention,
+    build_ffn,
+    build_final_norm,
+    build_head,
+    build_norm,
+    build_position_bias,
+)
 from minillm.model.encoder import Encoder
 from minillm.model.stack import bind_blocks, build_pos_emb, embed_tokens, position_rule, scaled_head
 from minillm.model.token_positions import resolve_positions
@@ -126,10 +133,8 @@ class EncoderDecoder(nn.Module):
         bias = build_position_bias(config)
         self.blocks = nn.ModuleList(
             CrossBlock(config, layer, bias) for layer in range(n_decoder_layers or config.n_layers))
-        self.final_norm = build_norm(config) if config.residual == "pre" else nn.Identity()
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.ends.head_bias)
-        if config.tie_embeddings:
-            self.lm_head.weight = self.tok_emb.weight
+        self.final_norm = build_final_norm(config)
+        self.lm_head = build_head(config, self.tok_emb)
         init.fill_fresh(self, config, generator)
 
     def forward(

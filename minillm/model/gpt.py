@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from minillm.config import ModelConfig
 from minillm.model import init
-from minillm.model.builders import build_block, build_norm, build_position_bias
+from minillm.model.builders import build_block, build_final_norm, build_head, build_norm, build_position_bias
 from minillm.model.stack import (
     bind_blocks,
     build_pos_emb,
@@ -71,10 +71,8 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         position_bias = build_position_bias(config)
         self.blocks = nn.ModuleList(build_block(config, layer, position_bias) for layer in range(config.n_layers))
-        self.final_norm = nn.Identity() if config.residual in ("post", "deepnorm") else build_norm(config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.ends.head_bias)
-        if config.tie_embeddings:
-            self.lm_head.weight = self.tok_emb.weight
+        self.final_norm = build_final_norm(config)
+        self.lm_head = build_head(config, self.tok_emb)
         init.fill_fresh(self, config, generator)
 
     def forward(

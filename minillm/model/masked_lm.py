@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from minillm.config import ModelConfig
 from minillm.layers.activations import activation
 from minillm.model import init
-from minillm.model.builders import build_norm
+from minillm.model.builders import build_head, build_norm
 from minillm.model.encoder import Encoder
 
 
@@ -38,9 +38,7 @@ class MaskedLM(nn.Module):
         self.head_proj = nn.Linear(config.d_model, config.d_model)
         self.head_act = activation(activation_name)
         self.head_norm = build_norm(config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.ends.head_bias)
-        if config.tie_embeddings:
-            self.lm_head.weight = self.encoder.tok_emb.weight
+        self.lm_head = build_head(config, self.encoder.tok_emb)
         init.fill_fresh(self, config, generator)
 
     def forward(

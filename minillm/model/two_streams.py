@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from minillm.config import Learned, ModelConfig
 from minillm.model import init
-from minillm.model.builders import build_block, build_norm
+from minillm.model.builders import build_block, build_head, build_norm
 from minillm.model.stack import embed_tokens, scaled_head
 
 
@@ -61,9 +61,7 @@ class PermutationLM(nn.Module):
         self.query_emb = nn.Parameter(torch.empty(config.d_model))
         self.blocks = nn.ModuleList(build_block(config, layer) for layer in range(config.n_layers))
         self.final_norm = build_norm(config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.ends.head_bias)
-        if config.tie_embeddings:
-            self.lm_head.weight = self.tok_emb.weight
+        self.lm_head = build_head(config, self.tok_emb)
         init.fill_fresh(self, config, generator)
 
     def forward(self, token_ids: Int[Tensor, "B T"], ranks: Int[Tensor, "*b T"]) -> Float[Tensor, "B T V"]:

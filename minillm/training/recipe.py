@@ -4,13 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from minillm.config.require import require
 from minillm.training import schedule
 from minillm.training.precision import DTYPES
-
-
-def _require(ok: bool, argument: str, value: Any, fix: str) -> None:
-    if not ok:
-        raise ValueError(f"{argument}={value!r}: {fix}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +45,19 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self):
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a number above 0, such as 3e-3")
-        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "use at least 0")
-        _require(self.schedule in ("linear", "cosine"), "schedule", self.schedule, "use 'linear' or 'cosine'")
-        _require(0 < self.decay_share <= 1, "decay_share", self.decay_share, "use a share in (0, 1]")
-        _require(0 <= self.floor <= 1, "floor", self.floor, "use a share in [0, 1]")
-        _require(len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "betas", self.betas,
-                 "use two numbers in [0, 1), such as (0.9, 0.95)")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "use at least 0")
-        _require(self.max_norm > 0, "max_norm", self.max_norm, "use a number above 0, or math.inf for no clipping")
-        _require(isinstance(self.accumulation, int) and self.accumulation >= 1, "accumulation", self.accumulation,
-                 "use a whole number of at least 1")
-        _require(self.balance >= 0, "balance", self.balance, "use at least 0")
-        _require(self.dtype in ("auto", *DTYPES), "dtype", self.dtype, f"use one of {['auto', *DTYPES]}")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a number above 0, such as 3e-3")
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "use at least 0")
+        require(self.schedule in ("linear", "cosine"), "schedule", self.schedule, "use 'linear' or 'cosine'")
+        require(0 < self.decay_share <= 1, "decay_share", self.decay_share, "use a share in (0, 1]")
+        require(0 <= self.floor <= 1, "floor", self.floor, "use a share in [0, 1]")
+        require(len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "betas", self.betas,
+                "use two numbers in [0, 1), such as (0.9, 0.95)")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "use at least 0")
+        require(self.max_norm > 0, "max_norm", self.max_norm, "use a number above 0, or math.inf for no clipping")
+        require(isinstance(self.accumulation, int) and self.accumulation >= 1, "accumulation", self.accumulation,
+                "use a whole number of at least 1")
+        require(self.balance >= 0, "balance", self.balance, "use at least 0")
+        require(self.dtype in ("auto", *DTYPES), "dtype", self.dtype, f"use one of {['auto', *DTYPES]}")
 
     def lr_at(self, step: int, n_steps: int | float) -> float:
         r"""The learning rate of one step.
