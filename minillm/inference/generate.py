@@ -1,6 +1,6 @@
 r"""Write on: one token at a time, with a cache."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from minillm.inference import sampling
+
+Processor = Callable[[Tensor, Tensor], Tensor]  # (token_ids so far, logits) -> logits
 
 
 def stream(
@@ -23,6 +25,8 @@ def stream(
     padding_mask: Bool[Tensor, "B T"] | None = None,
     stop_ids: Iterable[int] | None = None,
     pad_id: int = 0,
+    processors: Sequence[Processor] = (),
+    cache: Sequence[Any] | None = None,
 ) -> Iterator[Int[Tensor, "B"]]:
     r"""Yield the next token of every row, again and again.
 
@@ -37,9 +41,14 @@ def stream(
         top_p: keep the likeliest up to this mass; None = no limit.
         min_p: keep tokens at least this share as likely as the best; None = no limit.
         generator: source of randomness; None means torch's global one.
-        padding_mask: (B, T), bool, True = real token; the last column must be real.
+        padding_mask: (B, T), bool, True = real token, what a given cache holds included; the last column must be real.
         stop_ids: tokens that finish a row; the stream ends when all rows are finished. None = never.
         pad_id: what a finished row gets.
+        processors: called one after the other on each step's logits, before temperature and filters, as
+            processor(token_ids, logits) -> logits: ids so far, (B, T), with -1 for padding, and logits, (B, V). So
+            penalties and constraints are functions of what has been written.
+        cache: layer caches to go on with, such as paged ones or a prompt's that is shared; token_ids then follow what
+            they hold. None = fresh contiguous ones.
     Returns: an iterator over (B,) int64 tensors.
     Raises:
         ValueError: if an argument is out of range.
@@ -52,14 +61,18 @@ def stream(
                          "use at least one prompt token (e.g. bos) and a count of at least 0")
     if padding_mask is not None and not bool(padding_mask[:, -1].all()):
         raise ValueError("padding_mask: the last column must be real tokens; pad prompts on the left")
-    # The last sampled token never goes back in, so the cache need not hold it.
-    cache = model.new_cache(batch_size, max(seq_len + max_new_tokens - 1, seq_len))
+    if cache is None:  # the last sampled token never goes back in, so the cache need not hold it
+        cache = model.new_cache(batch_size, max(seq_len + max_new_tokens - 1, seq_len))
     stops = torch.tensor(sorted(stop_ids) if stop_ids else [], dtype=torch.int64, device=token_ids.device)
     finished = torch.zeros(batch_size, dtype=torch.bool, device=token_ids.device)
-    new_ids = token_ids
+    new_ids, so_far = token_ids, token_ids
+    if padding_mask is not None:
+        so_far = token_ids.masked_fill(~padding_mask[:, -seq_len:], -1)
     for _ in range(max_new_tokens):
         with torch.inference_mode():
             logits = model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1]
+            for processor in processors:
+                logits = processor(so_far, logits)
             next_ids = sampling.sample(
                 logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
             next_ids = next_ids.masked_fill(finished, pad_id)
@@ -68,6 +81,7 @@ def stream(
         if len(stops) and bool(finished.all()):
             return
         new_ids = next_ids[:, None]
+        so_far = torch.cat([so_far, new_ids], dim=1)
         if padding_mask is not None:
             padding_mask = torch.cat([padding_mask, torch.ones_like(padding_mask[:, :1])], dim=1)
 
@@ -85,6 +99,8 @@ def generate(
     padding_mask: Bool[Tensor, "B T"] | None = None,
     stop_ids: Iterable[int] | None = None,
     pad_id: int = 0,
+    processors: Sequence[Processor] = (),
+    cache: Sequence[Any] | None = None,
 ) -> Int[Tensor, "B T_all"]:
     r"""Write max_new_tokens tokens after each prompt and return prompt and text together.
 
@@ -100,6 +116,8 @@ def generate(
         padding_mask: (B, T), bool, True = real token.
         stop_ids: as in `stream`.
         pad_id: what a finished row is filled with.
+        processors: as in `stream`.
+        cache: as in `stream`.
     Returns: (B, T + new), int64, the prompt first; always max_new_tokens new columns, padded with pad_id.
     Raises:
         ValueError: if an argument is out of range.
@@ -108,7 +126,8 @@ def generate(
     """
     steps = list(stream(
         model, token_ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
-        generator=generator, padding_mask=padding_mask, stop_ids=stop_ids, pad_id=pad_id))
+        generator=generator, padding_mask=padding_mask, stop_ids=stop_ids, pad_id=pad_id,
+        processors=processors, cache=cache))
     written = torch.stack(steps, dim=1) if steps else token_ids[:, :0]
     missing = max_new_tokens - written.shape[1]
     padding = token_ids.new_full((len(token_ids), missing), pad_id)

@@ -113,3 +113,30 @@ def test_temperature_and_greedy():
     assert sample(logits, temperature=0.0).tolist() == [1]
     with pytest.raises(ValueError, match="temperature=0"):
         apply_temperature(logits, 0.0)
+
+
+def test_processors_see_what_was_written_and_change_the_choice(fresh_seed):
+    model, prompts, mask = make(fresh_seed), torch.randint(0, 23, (2, 5)), torch.ones(2, 5, dtype=torch.bool)
+    mask[1, :2] = False
+    seen = []
+
+    def never_twice(token_ids, logits):
+        seen.append(token_ids)
+        used = torch.nn.functional.one_hot(token_ids.clamp(min=0), logits.shape[-1]).bool() & (token_ids >= 0)[..., None]
+        return logits.masked_fill(used.any(dim=1), float("-inf"))
+
+    out = generate(model, prompts, 8, padding_mask=mask, processors=[never_twice])
+    assert (seen[0] == prompts.masked_fill(~mask, -1)).all()
+    assert (seen[-1][:, 5:] == out[:, 5:-1]).all()
+    for row, kept in zip(out, mask, strict=True):
+        fresh = row[5:].tolist()
+        assert len(set(fresh)) == len(fresh) and not set(fresh) & set(row[:5][kept].tolist())
+
+
+def test_going_on_with_a_given_cache_equals_the_whole_prompt(fresh_seed):
+    model, prompts = make(fresh_seed), torch.randint(0, 23, (3, 9))
+    cache = model.new_cache(3, 16)
+    with torch.inference_mode():
+        model(prompts[:, :4], cache=cache)
+    whole = generate(model, prompts, 6, temperature=0.0)
+    assert (generate(model, prompts[:, 4:], 6, temperature=0.0, cache=cache) == whole[:, 4:]).all()
