@@ -1,9 +1,13 @@
-r"""AdamW, and which weights it pulls towards zero."""
+r"""AdamW over a whole model, and which weights it pulls towards zero."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from minillm.layers import paths
+from minillm.training import adamw
 
 
 def decay_groups(model: nn.Module) -> tuple[list[str], list[str]]:
@@ -25,8 +29,8 @@ def decay_groups(model: nn.Module) -> tuple[list[str], list[str]]:
 
 def make_adamw(
     decayed: Sequence[Tensor], plain: Sequence[Tensor], betas: tuple[float, float], weight_decay: float
-) -> torch.optim.AdamW:
-    r"""An AdamW with two groups; where torch has it, all of a step is one fused kernel.
+) -> "torch.optim.AdamW | PlainAdamW":
+    r"""An AdamW with two groups: torch's, in one fused kernel where there is one; lesson 08's own on the plain path.
 
     Args:
         decayed: parameters with weight decay.
@@ -37,10 +41,44 @@ def make_adamw(
     Source: Loshchilov and Hutter 2017, Decoupled Weight Decay Regularization, algorithm 2.
     Lesson: 08.
     """
-    parameters = [*decayed, *plain]
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     groups = [
-        {"params": list(decayed), "weight_decay": weight_decay},
-        {"params": list(plain), "weight_decay": 0.0},
+        {"params": list(parameters), "weight_decay": decay}
+        for parameters, decay in ((decayed, weight_decay), (plain, 0.0)) if parameters
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=betas, fused=fused)
+    if not paths.use_fused():
+        return PlainAdamW(groups, betas)
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in (*decayed, *plain))
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=fused)
+
+
+class PlainAdamW:
+    r"""AdamW by `adamw.adamw_step`, with as much of torch's interface as the training loop uses.
+
+    Attributes: `param_groups`, dictionaries with `params`, `weight_decay` and `lr`; `state`, for each parameter `step`,
+    `exp_avg` and `exp_avg_sq`, empty before the first step.
+
+    Args:
+        groups: dictionaries with `params` and `weight_decay`.
+        betas: as in `adamw_step`.
+    Source: as `adamw_step`.
+    Lesson: 08.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], betas: tuple[float, float]):
+        self.param_groups = [{"lr": 0.0, **group} for group in groups]
+        self.state: dict[Tensor, dict[str, Tensor]] = {p: {} for group in groups for p in group["params"]}
+        self.betas = betas
+
+    @torch.no_grad()
+    def step(self) -> None:
+        r"""Change all parameters by the gradients in their `.grad`."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                memory = self.state[param]
+                if not memory:
+                    zeros = torch.zeros_like(param.data)
+                    memory |= {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+                memory["step"] = memory["step"] + 1
+                param.data[...], memory["exp_avg"], memory["exp_avg_sq"] = adamw.adamw_step(
+                    param.data, param.grad, memory["exp_avg"], memory["exp_avg_sq"], int(memory["step"]), group["lr"],
+                    betas=self.betas, weight_decay=group["weight_decay"])
