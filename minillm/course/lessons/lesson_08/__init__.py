@@ -1,0 +1,9 @@
+r"""Exercises of lesson 08: the optimizer, its schedule, and what makes a large batch fit and a small number survive."""
+
+from minillm.course.lessons.lesson_08.accumulating import ACCUMULATE
+from minillm.course.lessons.lesson_08.adamw import ADAMW_STEP
+from minillm.course.lessons.lesson_08.clipping import CLIP_BY_NORM
+from minillm.course.lessons.lesson_08.cosine import COSINE_LR
+from minillm.course.lessons.lesson_08.scaling import LOSS_SCALE_STEP
+
+EXERCISES = (ADAMW_STEP, COSINE_LR, CLIP_BY_NORM, ACCUMULATE, LOSS_SCALE_STEP)
