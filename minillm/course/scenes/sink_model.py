@@ -1,0 +1,80 @@
+r"""A model that learns to look at the first token when it has nothing to look for: an attention sink, in seconds."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minillm.config import Init, Mlp, ModelConfig, Rope
+from minillm.model.gpt import GPT
+
+# Ids 0 to N_TRIGGERS - 1 are triggers, then ordinary signs, and last the token that begins every text.
+N_SIGNS, N_TRIGGERS = 32, 4
+BEGIN = N_SIGNS
+TRAIN_LEN = 24
+MODEL = ModelConfig(
+    vocab_size=N_SIGNS + 1, max_seq_len=1024, d_model=64, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=64,
+    ffn=Mlp(1), position=Rope(), init=Init(0.3, 0.15, "zero"))  # an FFN of one feature: it mends nothing
+
+
+def trigger_texts(n_texts: int, seq_len: int, seed: int, habits_seed: int = 0) -> Tensor:
+    r"""Texts in which a sign depends on the one before it, except after a trigger: there, the one before is repeated.
+
+        a c f T f g ...     after the trigger T stands f again
+
+    A head that looks at the sign before the trigger knows what follows. After any other sign it has nothing to say.
+
+    Args:
+        n_texts: how many.
+        seq_len: tokens of each, the begin token included, at least 2.
+        seed: of the texts.
+        habits_seed: of the table that says which sign follows which.
+    Returns: token ids, (n_texts, seq_len) int64.
+    """
+    habits = torch.softmax(3 * torch.randn(N_SIGNS, N_SIGNS, generator=torch.Generator().manual_seed(habits_seed)), -1)
+    generator = torch.Generator().manual_seed(seed)
+    columns = [torch.full((n_texts,), BEGIN), torch.randint(N_TRIGGERS, N_SIGNS, (n_texts,), generator=generator)]
+    while len(columns) < seq_len:
+        last = columns[-1]
+        follows = torch.multinomial(habits[last], 1, generator=generator)[:, 0]
+        columns.append(torch.where(last < N_TRIGGERS, columns[-2], follows))
+    return torch.stack(columns, dim=1)
+
+
+def train_sink_model(seed: int, steps: int = 400) -> GPT:
+    r"""Train a GPT of one layer and one head on trigger texts of TRAIN_LEN tokens.
+
+    Args:
+        seed: of weights, texts and habits.
+        steps: of training.
+    Returns: the model, in evaluation mode.
+    """
+    model = GPT(MODEL, torch.Generator().manual_seed(seed))
+    texts = trigger_texts(4000, TRAIN_LEN + 1, seed, habits_seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 1e-2 * min((step + 1) / 20, 1.0, 2 * (steps - step) / steps)
+        rows = texts[torch.randint(len(texts), (64,), generator=generator)]
+        loss = F.cross_entropy(model(rows[:, :-1]).transpose(1, 2), rows[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def streamed_nats(model: GPT, texts: Tensor, cache: list | None) -> Tensor:
+    r"""The surprise at each token when texts go through the model one token at a time.
+
+    Args:
+        model: from `train_sink_model`.
+        texts: (n_texts, T) int64.
+        cache: fresh layer caches for n_texts rows; None = contiguous ones.
+    Returns: nats of tokens 1 to T - 1, (n_texts, T - 1).
+    """
+    cache = model.new_cache(len(texts), texts.shape[1]) if cache is None else cache
+    nats = []
+    with torch.inference_mode():
+        for t in range(texts.shape[1] - 1):
+            logits = model(texts[:, t : t + 1], cache=cache)[:, -1]
+            nats.append(F.cross_entropy(logits, texts[:, t + 1], reduction="none"))
+    return torch.stack(nats, dim=1).clone()
