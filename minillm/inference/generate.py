@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minillm.inference import sampling
@@ -44,35 +44,25 @@ def stream(
         padding_mask: (B, T), bool, True = real token, what a given cache holds included; the last column must be real.
         stop_ids: tokens that finish a row; the stream ends when all rows are finished. None = never.
         pad_id: what a finished row gets.
-        processors: called one after the other on each step's logits, before temperature and filters, as
-            processor(token_ids, logits) -> logits: ids so far, (B, T), with -1 for padding, and logits, (B, V). So
-            penalties and constraints are functions of what has been written.
-        cache: layer caches to go on with, such as paged ones or a prompt's that is shared; token_ids then follow what
-            they hold. None = fresh contiguous ones.
+        processors: penalties and constraints, see `processed`; before temperature and filters.
+        cache: layer caches to go on with; token_ids then follow what they hold. None = fresh contiguous ones.
     Returns: an iterator over (B,) int64 tensors.
     Raises:
         ValueError: if an argument is out of range.
     Source: Radford et al. 2019, section 2.
     Lesson: 09.
     """
+    refuse_bad_prompts(token_ids, max_new_tokens, padding_mask)
     batch_size, seq_len = token_ids.shape
-    if seq_len < 1 or max_new_tokens < 0:
-        raise ValueError(f"token_ids {tuple(token_ids.shape)}, max_new_tokens={max_new_tokens}: "
-                         "use at least one prompt token (e.g. bos) and a count of at least 0")
-    if padding_mask is not None and not bool(padding_mask[:, -1].all()):
-        raise ValueError("padding_mask: the last column must be real tokens; pad prompts on the left")
     if cache is None:  # the last sampled token never goes back in, so the cache need not hold it
         cache = model.new_cache(batch_size, max(seq_len + max_new_tokens - 1, seq_len))
     stops = torch.tensor(sorted(stop_ids) if stop_ids else [], dtype=torch.int64, device=token_ids.device)
     finished = torch.zeros(batch_size, dtype=torch.bool, device=token_ids.device)
-    new_ids, so_far = token_ids, token_ids
-    if padding_mask is not None:
-        so_far = token_ids.masked_fill(~padding_mask[:, -seq_len:], -1)
+    new_ids = token_ids
+    so_far = token_ids if padding_mask is None else token_ids.masked_fill(~padding_mask[:, -seq_len:], -1)
     for _ in range(max_new_tokens):
         with torch.inference_mode():
-            logits = model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1]
-            for processor in processors:
-                logits = processor(so_far, logits)
+            logits = processed(model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1], so_far, processors)
             next_ids = sampling.sample(
                 logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
             next_ids = next_ids.masked_fill(finished, pad_id)
@@ -84,6 +74,43 @@ def stream(
         so_far = torch.cat([so_far, new_ids], dim=1)
         if padding_mask is not None:
             padding_mask = torch.cat([padding_mask, torch.ones_like(padding_mask[:, :1])], dim=1)
+
+
+def processed(
+    logits: Float[Tensor, "B V"], so_far: Int[Tensor, "B T"], processors: Sequence[Processor]
+) -> Float[Tensor, "B V"]:
+    r"""Change logits by what has been written: penalties and constraints are functions of both.
+
+    Args:
+        logits: of the next token, (B, V), float.
+        so_far: ids of prompt and text, (B, T), int64; -1 = padding.
+        processors: called one after the other, as processor(so_far, logits) -> logits.
+    Returns: (B, V), float.
+    Lesson: 09.
+    """
+    for processor in processors:
+        logits = processor(so_far, logits)
+    return logits
+
+
+def refuse_bad_prompts(
+    token_ids: Int[Tensor, "B T"], max_new_tokens: int, padding_mask: Bool[Tensor, "B T_all"] | None = None
+) -> None:
+    r"""Say what is wrong with prompts that nothing can be written after.
+
+    Args:
+        token_ids: prompts, (B, T), int64.
+        max_new_tokens: tokens to add.
+        padding_mask: (B, T), bool, True = real token.
+    Raises:
+        ValueError: if a prompt is empty, the count is negative, or a prompt ends with padding.
+    Lesson: 09.
+    """
+    if token_ids.shape[1] < 1 or max_new_tokens < 0:
+        raise ValueError(f"token_ids {tuple(token_ids.shape)}, max_new_tokens={max_new_tokens}: "
+                         "use at least one prompt token (e.g. bos) and a count of at least 0")
+    if padding_mask is not None and not bool(padding_mask[:, -1].all()):
+        raise ValueError("padding_mask: the last column must be real tokens; pad prompts on the left")
 
 
 def generate(

@@ -57,6 +57,7 @@ def accumulate(
     Returns: the mean loss over all counted targets (a scalar, detached), and their number.
     Raises:
         ValueError: if no target counts.
+    Source: Ott et al. 2018, Scaling Neural Machine Translation, who add up the gradients of several sub-batches.
     Lesson: 08.
     """
     counts = [count_targets(targets) for _, targets in micro_batches]

@@ -29,7 +29,7 @@ def adamw_cases(draw: Draw) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     yield (param, grad, first, second, 0, 0.1), {}
 
 
-def number_by_number(
+def weight_by_weight(
     param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, step: int, learning_rate: float,
     betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8, weight_decay: float = 0.1,
 ) -> Three:
@@ -113,7 +113,7 @@ ADAMW_STEP = Exercise(
         "it away for weights with large gradients.",
     ),
     cases=adamw_cases,
-    oracle=number_by_number,
+    oracle=weight_by_weight,
     other_style=with_lerp,
     tolerance=Tolerance(2e-5, 1e-6, "float32 products taken in another order"),
     mistakes=(
