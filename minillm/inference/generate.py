@@ -58,14 +58,14 @@ def stream(
         cache = model.new_cache(batch_size, max(seq_len + max_new_tokens - 1, seq_len))
     stops = torch.tensor(sorted(stop_ids) if stop_ids else [], dtype=torch.int64, device=token_ids.device)
     finished = torch.zeros(batch_size, dtype=torch.bool, device=token_ids.device)
-    new_ids = token_ids
-    so_far = token_ids if padding_mask is None else token_ids.masked_fill(~padding_mask[:, -seq_len:], -1)
+    new_ids = so_far = token_ids
     for _ in range(max_new_tokens):
         with torch.inference_mode():
-            logits = processed(model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1], so_far, processors)
+            logits = model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1]
+            logits = processed(logits, so_far, padding_mask, processors)
             next_ids = sampling.sample(
-                logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
-            next_ids = next_ids.masked_fill(finished, pad_id)
+                logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator
+            ).masked_fill(finished, pad_id)
             finished = finished | torch.isin(next_ids, stops)
         yield next_ids.clone()  # made outside of inference mode: an ordinary tensor
         if len(stops) and bool(finished.all()):
@@ -77,17 +77,23 @@ def stream(
 
 
 def processed(
-    logits: Float[Tensor, "B V"], so_far: Int[Tensor, "B T"], processors: Sequence[Processor]
+    logits: Float[Tensor, "B V"],
+    so_far: Int[Tensor, "B T"],
+    padding_mask: Bool[Tensor, "B T_all"] | None,
+    processors: Sequence[Processor],
 ) -> Float[Tensor, "B V"]:
     r"""Change logits by what has been written: penalties and constraints are functions of both.
 
     Args:
         logits: of the next token, (B, V), float.
-        so_far: ids of prompt and text, (B, T), int64; -1 = padding.
-        processors: called one after the other, as processor(so_far, logits) -> logits.
+        so_far: ids of prompt and text, (B, T), int64.
+        padding_mask: (B, cached + T), bool, True = real token; None = all real.
+        processors: called one after the other, as processor(so_far, logits) -> logits; padding is -1 there.
     Returns: (B, V), float.
     Lesson: 09.
     """
+    if processors and padding_mask is not None:
+        so_far = so_far.masked_fill(~padding_mask[:, -so_far.shape[1] :], -1)
     for processor in processors:
         logits = processor(so_far, logits)
     return logits
