@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -53,27 +54,25 @@ def stream(
     Lesson: 09.
     """
     refuse_bad_prompts(token_ids, max_new_tokens, padding_mask)
-    batch_size, seq_len = token_ids.shape
     if cache is None:  # the last sampled token never goes back in, so the cache need not hold it
-        cache = model.new_cache(batch_size, max(seq_len + max_new_tokens - 1, seq_len))
+        cache = model.new_cache(len(token_ids), token_ids.shape[1] + max(max_new_tokens - 1, 0))
     stops = torch.tensor(sorted(stop_ids) if stop_ids else [], dtype=torch.int64, device=token_ids.device)
-    finished = torch.zeros(batch_size, dtype=torch.bool, device=token_ids.device)
+    finished = torch.zeros(len(token_ids), dtype=torch.bool, device=token_ids.device)
     new_ids = so_far = token_ids
     for _ in range(max_new_tokens):
         with torch.inference_mode():
             logits = model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1]
             logits = processed(logits, so_far, padding_mask, processors)
-            next_ids = sampling.sample(
-                logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator
-            ).masked_fill(finished, pad_id)
+            chosen = sampling.sample(
+                logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
+            next_ids = chosen.masked_fill(finished, pad_id)
             finished = finished | torch.isin(next_ids, stops)
         yield next_ids.clone()  # made outside of inference mode: an ordinary tensor
         if len(stops) and bool(finished.all()):
             return
         new_ids = next_ids[:, None]
         so_far = torch.cat([so_far, new_ids], dim=1)
-        if padding_mask is not None:
-            padding_mask = torch.cat([padding_mask, torch.ones_like(padding_mask[:, :1])], dim=1)
+        padding_mask = None if padding_mask is None else F.pad(padding_mask, (0, 1), value=True)
 
 
 def processed(
