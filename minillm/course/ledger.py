@@ -1,6 +1,6 @@
 r"""Count what a piece of code takes, to the byte and to the operation: the same on any machine."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -81,13 +81,15 @@ class LargestTensor(TorchFunctionMode):
 
 
 @contextmanager
-def kept_for_backward() -> Iterator[dict[str, int]]:
+def kept_for_backward(but_not: Iterable[Tensor] = ()) -> Iterator[dict[str, int]]:
     r"""Count what autograd keeps until the backward pass, inputs and weights included, each storage once.
 
+    Args:
+        but_not: tensors that are not counted, such as a model's parameters.
     Returns: a context manager; its value has "bytes", and "largest", the elements of the largest tensor that is kept.
     """
     count = {"bytes": 0, "largest": 0}
-    seen: dict[int, Tensor] = {}
+    seen = {tensor.untyped_storage()._cdata: tensor for tensor in but_not}
 
     def pack(kept: Tensor) -> Tensor:
         storage = kept.untyped_storage()

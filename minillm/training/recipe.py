@@ -26,6 +26,7 @@ class Recipe:
         balance: coefficient of the loss that spreads the tokens over experts; only a mixture of experts has it.
         dtype: `auto`, `fp32`, `bf16` or `fp16`: what to compute in.
         compile: whether to use torch.compile.
+        recompute: whether blocks compute their intermediates again in the backward pass instead of keeping them.
     Raises:
         ValueError: if a setting is out of range; the message names it.
     Lesson: 08.
@@ -43,6 +44,7 @@ class Recipe:
     balance: float = 0.01
     dtype: str = "auto"
     compile: bool = False
+    recompute: bool = False
 
     def __post_init__(self):
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a number above 0, such as 3e-3")
@@ -58,6 +60,8 @@ class Recipe:
                 "use a whole number of at least 1")
         require(self.balance >= 0, "balance", self.balance, "use at least 0")
         require(self.dtype in ("auto", *DTYPES), "dtype", self.dtype, f"use one of {['auto', *DTYPES]}")
+        require(not (self.compile and self.recompute), "recompute", self.recompute, "compile and recompute do not go "
+                "together; choose one of them")
 
     def lr_at(self, step: int, n_steps: int | float) -> float:
         r"""The learning rate of one step.
