@@ -27,7 +27,7 @@ def build_pos_emb(config: ModelConfig) -> nn.Module | None:
     return None
 
 
-def embed_tokens(config: ModelConfig, tok_emb: nn.Embedding) -> Callable[[Tensor], Tensor]:
+def embed_tokens(config: ModelConfig, tok_emb: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     r"""The lookup of token vectors, times the configuration's factor.
 
     Args:
