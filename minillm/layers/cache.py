@@ -1,8 +1,36 @@
 r"""The contiguous key/value cache of one layer."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from minillm.layers import paths
+
+
+def cache_append(
+    stored: Shaped[Tensor, "*batch capacity F"], new: Shaped[Tensor, "*batch T F"], length: int
+) -> Shaped[Tensor, "*batch capacity F"]:
+    r"""Write new tokens into the free slots behind the first `length`, in a copy.
+
+        stored   a b c . . .     length 3
+        new      d e
+        result   a b c d e .
+
+    Args:
+        stored: slots for tokens, (..., capacity, F); the first `length` are taken.
+        new: the new tokens, (..., T, F), cast to the dtype of stored.
+        length: slots that are taken, at least 0.
+    Returns: (..., capacity, F), dtype of stored; a new tensor.
+    Raises:
+        ValueError: if the new tokens do not fit behind the old ones.
+    Source: Pope et al. 2022, Efficiently Scaling Transformer Inference, section 2.1.
+    Lesson: 10.
+    """
+    end, capacity = length + new.shape[-2], stored.shape[-2]
+    if end > capacity:
+        raise ValueError(f"new has {new.shape[-2]} tokens: with length={length} that is more than capacity={capacity}; "
+                         "make the cache larger")
+    return torch.cat([stored[..., :length, :], new.to(stored.dtype), stored[..., end:, :]], dim=-2)
 
 
 class KVCache:
@@ -72,8 +100,14 @@ class KVCache:
         want = (self._k.shape[0], self._k.shape[1], k.shape[2], self._k.shape[3])
         if k.shape != want or v.shape != want:
             raise ValueError(f"k {tuple(k.shape)}, v {tuple(v.shape)}: this cache takes {want} (B, Hk, T, Dh)")
-        self._k[:, :, self.length : end] = k
-        self._v[:, :, self.length : end] = v
+        self._write(self._k, k)
+        self._write(self._v, v)
         self._positions[:, self.length : end] = positions
         self.length = end
         return self._k[:, :, :end].to(k.dtype), self._v[:, :, :end].to(v.dtype), self._positions[:, :end]
+
+    def _write(self, stored: Tensor, new: Tensor) -> None:
+        if paths.use_fused():  # the twin of cache_append: in place, nothing else is copied
+            stored[:, :, self.length : self.length + new.shape[2]] = new
+        else:
+            stored.copy_(cache_append(stored, new, self.length))
