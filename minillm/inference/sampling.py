@@ -58,6 +58,8 @@ def top_p_filter(logits: Float[Tensor, "*batch V"], top_p: float) -> Float[Tenso
     """
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p}: use a share in (0, 1]")
+    if top_p == 1:  # rounding may carry the sum of all to 1 before the last tokens have been counted
+        return logits
     ordered, order = logits.sort(dim=-1, descending=True)
     probs = softmax.softmax(ordered, dim=-1)
     before = probs.cumsum(dim=-1) - probs  # the mass of likelier tokens
@@ -81,6 +83,34 @@ def min_p_filter(logits: Float[Tensor, "*batch V"], min_p: float) -> Float[Tenso
         raise ValueError(f"min_p={min_p}: use a share in [0, 1]")
     probs = softmax.softmax(logits, dim=-1)
     return logits.masked_fill(probs < min_p * probs.amax(dim=-1, keepdim=True), float("-inf"))
+
+
+def typical_filter(logits: Float[Tensor, "*batch V"], typical_p: float) -> Float[Tensor, "*batch V"]:
+    r"""Keep the tokens whose surprise is nearest to the average surprise, until they hold typical_p; forbid the rest.
+
+    The surprise of a token is -log p, and its average over the distribution is the entropy. A text whose every token is
+    the likeliest is less surprising than texts are; so even the best token may go when the entropy is high.
+
+    Args:
+        logits: (..., V), float; -inf where a token is forbidden already.
+        typical_p: in (0, 1]; 1 changes nothing.
+    Returns: (..., V), -inf where forbidden.
+    Raises:
+        ValueError: if typical_p is outside (0, 1].
+    Source: Meister et al. 2022, Locally Typical Sampling, section 4; equal surprises are cut in the vocabulary's order.
+    Lesson: 09.
+    """
+    if not 0 < typical_p <= 1:
+        raise ValueError(f"typical_p={typical_p}: use a share in (0, 1]")
+    if typical_p == 1:
+        return logits
+    log_probs = softmax.log_softmax(logits, dim=-1)
+    probs = log_probs.exp()
+    entropy = torch.special.entr(probs).sum(dim=-1, keepdim=True)  # -p log p, and 0 at p = 0
+    order = (-log_probs - entropy).abs().argsort(dim=-1, stable=True)
+    ordered = probs.gather(-1, order)
+    beyond = ordered.cumsum(dim=-1) - ordered >= typical_p  # the mass of more typical tokens is enough
+    return logits.masked_fill(torch.empty_like(beyond).scatter(-1, order, beyond), float("-inf"))
 
 
 def sample(

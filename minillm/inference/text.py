@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.inference.generate import stream
+from minillm.inference.generate import Processor, stream
+from minillm.inference.steering import PLAIN, Steering
+from minillm.inference.stopping import stop_at
 
 
 def encode_prompt(tokenizer: Any, prompt: str, max_seq_len: int) -> list[int]:
@@ -41,10 +43,12 @@ def stream_text(
     top_p: float | None = None,
     min_p: float | None = None,
     generator: torch.Generator | None = None,
+    steering: Steering = PLAIN,
 ) -> Iterator[str]:
     r"""Write on after a prompt, and yield the text in pieces as it comes; joined, they are what follows the prompt.
 
-    It ends at the end token, where the tokenizer has one, or when the model's positions are used up.
+    It ends at the end token, where the tokenizer has one, before a stop string, or when the model's positions are used
+    up.
 
     Args:
         model: in evaluation mode.
@@ -56,6 +60,7 @@ def stream_text(
         top_p: keep the likeliest up to this mass; None = no limit.
         min_p: keep tokens at least this share as likely as the best; None = no limit.
         generator: source of randomness, on the model's device; None means torch's global one.
+        steering: penalties, stop strings, and a pattern that the text must match.
     Returns: an iterator over pieces of text, none of them empty.
     Raises:
         ValueError: if the prompt is empty or too long, or an argument is out of range.
@@ -65,17 +70,42 @@ def stream_text(
     ids = encode_prompt(tokenizer, prompt, max_seq_len)
     room = max_seq_len - len(ids) + 1  # the last token that is written needs no position
     token_ids = torch.tensor([ids], device=next(model.parameters()).device)
-    stop_ids = [tokenizer.eos_id] if hasattr(tokenizer, "eos_id") else None
+    n_new = room if max_new_tokens is None else min(room, max_new_tokens)
+    stop_ids, processors = steered(steering, tokenizer, len(ids), n_new)
     steps = stream(
-        model, token_ids, room if max_new_tokens is None else min(room, max_new_tokens), temperature=temperature,
-        top_k=top_k, top_p=top_p, min_p=min_p, generator=generator, stop_ids=stop_ids)
-    yield from _new_pieces(tokenizer, ids, steps)
+        model, token_ids, n_new, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator,
+        stop_ids=stop_ids, processors=processors)
+    yield from stop_at(_new_pieces(tokenizer, ids, steps, stop_ids), steering.stops)
 
 
-def _new_pieces(tokenizer: Any, ids: list[int], steps: Iterator[Tensor]) -> Iterator[str]:
+def steered(
+    steering: Steering, tokenizer: Any, prompt_len: int, max_new_tokens: int
+) -> tuple[list[int], list[Processor]]:
+    r"""The tokens that end a text, and the processors that steer it.
+
+    Args:
+        steering: what is asked for.
+        tokenizer: of the model.
+        prompt_len: tokens of the prompt, padding included.
+        max_new_tokens: how many may be written.
+    Returns: stop_ids and processors, as `stream`, `generate` and `beam_search` take them.
+    Raises:
+        ValueError: if no text matches the pattern that is asked for.
+    Lesson: 09.
+    """
+    constraint = steering.constraint(tokenizer, prompt_len, max_new_tokens)
+    if constraint is not None:
+        return constraint.stop_ids, [*steering.processors(prompt_len, constraint.stop_ids), constraint]
+    stop_ids = [tokenizer.eos_id] if hasattr(tokenizer, "eos_id") else []
+    return stop_ids, steering.processors(prompt_len, stop_ids)
+
+
+def _new_pieces(tokenizer: Any, ids: list[int], steps: Iterator[Tensor], stop_ids: list[int]) -> Iterator[str]:
     ids, shown = list(ids), len(tokenizer.decode(ids))
     text = tokenizer.decode(ids)
     for step in steps:
+        if int(step) in stop_ids:  # an end, whatever it may spell
+            break
         ids.append(int(step))
         text = tokenizer.decode(ids)
         if len(text) > shown and not text.endswith("\ufffd"):  # half of a character: wait for the rest of its bytes
