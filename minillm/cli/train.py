@@ -1,6 +1,7 @@
 r"""`python -m minillm train`: train a model from nothing, or go on with a run."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,7 @@ def train_command(
     warmup_steps: Annotated[int | None, typer.Option(help="Steps until it is reached. [50]")] = None,
     schedule: Annotated[str | None, typer.Option(help="How it comes down: linear or cosine. [linear]")] = None,
     accumulation: Annotated[int | None, typer.Option(min=1, help="Batches that make one step. [1]")] = None,
+    parallel: Annotated[str | None, typer.Option(help="ddp or fsdp: in all processes that torchrun started.")] = None,
     save_every: Annotated[float, typer.Option(min=0.0, help="Seconds between checkpoints on the way.")] = 60.0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -43,27 +45,35 @@ def train_command(
 
     Without options: a small GPT learns to tell stories, in a minute. Its checkpoint is written to a new folder in
     runs/; no run ever writes over another. Then try: python -m minillm chat
+
+    On several devices or machines, each process has its rows of every batch, and the losses stay the same:
+    torchrun --nproc-per-node 2 -m minillm train --parallel ddp (fsdp: the weights are spread over the processes too)
     """
     import torch._dynamo  # noqa: F401  torch would import it when the optimizer is made, at the cost of our seconds
 
     from minillm.cli import training_run
+    from minillm.training.distributed.launch import joined
 
     given = {name: value for name, value in locals().items() if name in DEFAULTS and value is not None}
     limits = {"steps": steps, "seconds": seconds}
     device = options.resolve_device(device)
-    if resume is None:
-        folder = runs.new_run_dir(out, given.get("corpus", DEFAULTS["corpus"]))
-        settings = {**DEFAULTS, **given, "seed": options.resolve_seed(seed)}
-        limits["seconds"] = 60.0 if steps is None and seconds is None else seconds
-        start = time.perf_counter()
-        run = training_run.new_run(settings, folder, device)
-    else:
-        refuse_changes(resume, given if seed is None else {**given, "seed": seed})
-        start = time.perf_counter()
-        run, old_limits = training_run.resumed_run(resume, out, device)
-        limits = old_limits if steps is None and seconds is None else limits
-    report = training_run.train_and_judge(run, start, limits, save_every)
-    print(json.dumps(report) if as_json else report_text(report))
+    words = sys.argv[1:] if sys.argv[1:2] == ["train"] else ["train", "--parallel", str(parallel)]
+    with joined(parallel, device, words) as (ranks, device):
+        if resume is None:
+            # Chance, and the names of folders that exist already: all processes must have the same.
+            folder = runs.new_run_dir(out, given.get("corpus", DEFAULTS["corpus"])) if ranks.rank == 0 else None
+            folder, seed = ranks.first((folder, options.resolve_seed(seed)))
+            limits["seconds"] = 60.0 if steps is None and seconds is None else seconds
+            start = time.perf_counter()
+            run = training_run.new_run({**DEFAULTS, **given, "seed": seed}, folder, device, ranks)
+        else:
+            refuse_changes(resume, given if seed is None else {**given, "seed": seed})
+            start = time.perf_counter()
+            run, old_limits = training_run.resumed_run(resume, out, device, ranks)
+            limits = old_limits if steps is None and seconds is None else limits
+        report = training_run.train_and_judge(run, start, limits, save_every)
+        if ranks.rank == 0:
+            print(json.dumps(report) if as_json else report_text(report))
 
 
 def refuse_changes(resume: Path, given: Mapping[str, Any]) -> None:
@@ -88,6 +98,8 @@ def report_text(report: Mapping[str, Any]) -> str:
     Returns: the text.
     """
     lines = ["{params:,} parameters, {tokens:,} tokens in {seconds:.1f} s ({tokens_per_s:,.0f} a second), seed {seed}"]
+    if report["parallel"]:
+        lines.append("{world_size} processes together, by {parallel}")
     if "valid_fraction" in report:
         lines.append("{nats_per_story:.2f} nats a story; the language itself has {floor_nats_per_story:.2f} "
                      "({over_floor:+.2%})")

@@ -13,7 +13,8 @@ from minillm.cli.corpora import Corpus, open_corpus
 from minillm.config import preset
 from minillm.model.gpt import GPT
 from minillm.training import checkpoint
-from minillm.training.callbacks import EverySeconds, ProgressBar
+from minillm.training.callbacks import EverySeconds, History, ProgressBar
+from minillm.training.distributed.ranks import Ranks
 from minillm.training.loop import train
 from minillm.training.recipe import Recipe
 from minillm.training.state import TrainingState
@@ -36,46 +37,51 @@ class Run:
         checkpoint.save(self.folder, self.state, self.corpus.tokenizer, generator=self.generator, about=about)
 
 
-def new_run(settings: Mapping[str, Any], folder: Path, device: str) -> Run:
+def new_run(settings: Mapping[str, Any], folder: Path, device: str, ranks: Ranks) -> Run:
     r"""A run that begins: fresh weights, from the seed in the settings.
 
     Args:
         settings: every option of `train` that decides the outcome.
         folder: for the checkpoint; made.
         device: `cpu`, `cuda` or `mps`.
+        ranks: the processes that train together.
     Returns: the run.
     Raises:
         ValueError: if an option is out of range, or the folder cannot be written.
     """
     recipe = Recipe(**{name: settings[name] for name in
                        ("learning_rate", "warmup_steps", "schedule", "accumulation", "dtype", "compile")})
-    settings = {**settings, "threads": settings["threads"] or use_fastest_threads()}
+    require_shares(settings["batch_size"], ranks)
+    settings = ranks.first({**settings, "threads": settings["threads"] or use_fastest_threads()})
     torch.set_num_threads(settings["threads"])
-    torch.manual_seed(settings["seed"])  # for dropout; everything else draws from the generator
+    # For dropout, which differs from process to process; everything else draws from the generator.
+    torch.manual_seed(settings["seed"] + ranks.rank)
     generator = torch.Generator().manual_seed(settings["seed"])
     corpus = open_corpus(settings["corpus"], settings["tokenizer"], settings["vocab_size"], settings["seq_len"])
     config = preset(settings["preset"], vocab_size=corpus.tokenizer.vocab_size, max_seq_len=corpus.max_seq_len)
     model = GPT(config, generator).to(device)
     make_writable(folder)
-    return Run(TrainingState(model, recipe), corpus, generator, settings, folder)
+    return Run(TrainingState(model, recipe, ranks), corpus, generator, settings, folder)
 
 
-def resumed_run(folder: Path, out: Path | None, device: str) -> tuple[Run, dict[str, Any]]:
+def resumed_run(folder: Path, out: Path | None, device: str, ranks: Ranks) -> tuple[Run, dict[str, Any]]:
     r"""A run that goes on.
 
     Args:
         folder: of its checkpoint.
         out: for the new checkpoints; None = the same folder.
         device: `cpu`, `cuda` or `mps`.
+        ranks: the processes that go on with it; there may have been more, or fewer, before.
     Returns: the run, and the limits that it had.
     Raises:
         ValueError: if the checkpoint cannot be used, or the corpus is no longer what it was.
     """
     generator = torch.Generator()
-    state, tokenizer, about = checkpoint.resume(folder, device, generator=generator)
+    state, tokenizer, about = checkpoint.resume(folder, device, generator=generator, ranks=ranks)
     if not {"settings", "limits", "corpus_sha256"} <= about.keys():
         raise ValueError(f"--resume {folder}: was not written by this command; go on with it from Python")
     settings = about["settings"]
+    require_shares(settings["batch_size"], ranks)
     torch.set_num_threads(settings["threads"])  # another number may add in another order
     corpus = open_corpus(settings["corpus"], tokenizer, settings["vocab_size"], settings["seq_len"])
     if corpus.digest != about["corpus_sha256"]:
@@ -85,7 +91,9 @@ def resumed_run(folder: Path, out: Path | None, device: str) -> tuple[Run, dict[
     return Run(state, corpus, generator, settings, out or folder), about["limits"]
 
 
-def train_and_judge(run: Run, start: float, limits: Mapping[str, Any], save_every: float) -> dict[str, Any]:
+def train_and_judge(
+    run: Run, start: float, limits: Mapping[str, Any], save_every: float
+) -> dict[str, Any] | None:
     r"""Train until a limit is reached, keep the result, and judge it.
 
     Args:
@@ -93,12 +101,14 @@ def train_and_judge(run: Run, start: float, limits: Mapping[str, Any], save_ever
         start: `time.perf_counter()` at the moment from which on the seconds count.
         limits: `steps` and `seconds`, each a number or None.
         save_every: seconds between checkpoints on the way; 0 = only one at the end.
-    Returns: the report, plain JSON data; its `seconds` are those of the training.
+    Returns: the report, plain JSON data; its `seconds` are those of the training, its `losses` those of the steps that
+        were reported since it began or was resumed (on a CPU all of them). None in all processes but the first.
     Raises:
         ValueError: as `train`.
     """
-    state, corpus = run.state, run.corpus
-    callbacks = [ProgressBar(corpus.floor())]
+    state, corpus, ranks = run.state, run.corpus, run.state.ranks
+    history = History()
+    callbacks = [history, ProgressBar(corpus.floor())] if ranks.rank == 0 else []
     if save_every > 0:
         callbacks.append(EverySeconds(save_every, lambda: run.save(limits)))
     report_every = 10 if state.device.type != "cpu" else 1  # reading the loss makes a GPU wait
@@ -106,14 +116,33 @@ def train_and_judge(run: Run, start: float, limits: Mapping[str, Any], save_ever
     train(state.model, corpus.batches(run.settings["batch_size"], run.generator), steps=limits["steps"],
           seconds=limits["seconds"], callbacks=callbacks, report_every=report_every, state=state)
     run.save(limits)
+    if ranks.rank > 0:
+        return None
+    model = state.model if ranks.parallel is None else checkpoint.load(run.folder, state.device)[0]  # of all pieces
     judge = torch.Generator(state.device).manual_seed(run.settings["seed"])
     return {
-        "corpus": corpus.name, "params": sum(parameter.numel() for parameter in state.model.parameters()),
+        "corpus": corpus.name, "params": sum(parameter.numel() for parameter in model.parameters()),
         "steps": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3),
-        "tokens_per_s": round(state.tokens / state.seconds, 1), **corpus.judge(state.model, judge),
+        "tokens_per_s": round(state.tokens / state.seconds, 1), **corpus.judge(model, judge),
         "seed": run.settings["seed"], "dtype": state.dtype, "device": str(state.device),
-        "threads": torch.get_num_threads(), "out": str(run.folder),
+        "threads": torch.get_num_threads(), "parallel": ranks.parallel, "world_size": ranks.world_size,
+        "losses": [round(info["loss"], 6) for info in history.steps], "out": str(run.folder),
     }
+
+
+def require_shares(batch_size: int, ranks: Ranks) -> None:
+    r"""Refuse a batch that the processes cannot share evenly.
+
+    Args:
+        batch_size: rows of a batch of all processes.
+        ranks: the processes.
+    Raises:
+        ValueError: if they cannot.
+    """
+    n = ranks.world_size
+    if batch_size % n:
+        raise ValueError(f"--batch-size {batch_size}: {n} processes cannot share it evenly; use a multiple of {n}, "
+                         f"such as {(batch_size // n + 1) * n}")
 
 
 def make_writable(folder: Path) -> None:

@@ -10,6 +10,7 @@ checkpoint: the old or the new.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 INDEX = "checkpoint.json"
-FORMAT, VERSION = "minillm checkpoint", 1
+FORMAT, VERSION = "minillm checkpoint", 2
+SHARDS = "shards"  # the part of which each of several processes has written its own files, in a folder
 
 
 def write_checkpoint(directory: Path, contents: Mapping[str, Any], parts: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -39,13 +41,27 @@ def write_checkpoint(directory: Path, contents: Mapping[str, Any], parts: Mappin
         digest = hashlib.sha256(data).hexdigest()
         files[part] = {"name": f"{part}-{digest[:12]}.safetensors", "sha256": digest}
         _write(directory / files[part]["name"], data)
+    write_index(directory, contents, files)
+
+
+def write_index(directory: Path, contents: Mapping[str, Any], files: Mapping[str, Mapping[str, str]]) -> None:
+    r"""Switch to a checkpoint whose tensor files are there already, and remove those of others.
+
+    Args:
+        directory: of the checkpoint.
+        contents: plain JSON data.
+        files: for each part its `name` in the directory and its `sha256`.
+    Lesson: 08.
+    """
     body = {"format": FORMAT, "version": VERSION, "files": files, **contents}
     index = {**body, "sha256": _digest(body)}
     _write(directory / INDEX, json.dumps(index, indent=2, ensure_ascii=False).encode())
     named = {entry["name"] for entry in files.values()}
-    for part in parts:
-        for old in directory.glob(f"{part}-*.safetensors*"):
-            if old.name not in named:
+    for pattern in ("model-*.safetensors*", "training-*.safetensors*", f"{SHARDS}-{'[0-9a-f]' * 12}"):
+        for old in directory.glob(pattern):
+            if old.is_dir() and old.name not in named:
+                shutil.rmtree(old, ignore_errors=True)
+            elif old.name not in named:
                 old.unlink(missing_ok=True)
 
 
@@ -89,20 +105,35 @@ def read_tensors(directory: Path, index: Mapping[str, Any], part: str) -> dict[s
         ValueError: if the file is missing, or is not the one that was written; the message names it.
     Lesson: 08.
     """
-    entry = index["files"].get(part) if isinstance(index.get("files"), dict) else None
-    if not isinstance(entry, dict) or any(type(entry.get(key)) is not str for key in ("name", "sha256")):
-        raise ValueError(f"{directory / INDEX} names no {part!r} file; use another checkpoint")
-    path = directory / Path(entry["name"]).name
+    path = named_path(directory, index, part)
     if not path.is_file():
         raise ValueError(f"{path} is missing, but {INDEX} names it; use another checkpoint")
     data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+    if hashlib.sha256(data).hexdigest() != index["files"][part]["sha256"]:
         raise ValueError(f"{path} is damaged or not the file that was written ({len(data)} bytes, wrong sha256); use "
                          "another checkpoint")
     try:
         return load(data)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file ({error})") from error
+
+
+def named_path(directory: Path, index: Mapping[str, Any], part: str) -> Path:
+    r"""Where the tensors of a part are, as `checkpoint.json` says.
+
+    Args:
+        directory: of the checkpoint.
+        index: from `read_index`.
+        part: which part, e.g. `model`.
+    Returns: a path in the directory; there may be nothing.
+    Raises:
+        ValueError: if no such part is named.
+    Lesson: 08.
+    """
+    entry = index["files"].get(part) if isinstance(index.get("files"), dict) else None
+    if not isinstance(entry, dict) or any(type(entry.get(key)) is not str for key in ("name", "sha256")):
+        raise ValueError(f"{directory / INDEX} names no {part!r} file; use another checkpoint")
+    return directory / Path(entry["name"]).name
 
 
 def fit_tensors(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], source: str) -> None:
@@ -124,7 +155,7 @@ def fit_tensors(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], sourc
         if got.shape != wanted.shape or got.dtype != wanted.dtype:
             raise ValueError(f"{source} does not fit its config: {name} is {got.dtype} {tuple(got.shape)}, expected "
                              f"{wanted.dtype} {tuple(wanted.shape)}")
-        if got.dtype.is_floating_point and not bool(torch.isfinite(got).all()):
+        if got.dtype.is_floating_point and not got.is_meta and not bool(torch.isfinite(got).all()):
             raise ValueError(f"{source}: {name} holds inf or nan")
 
 

@@ -9,7 +9,7 @@ step. The masters are needed because a step is often smaller than half the dista
 numbers: added to a bf16 weight it would be rounded away.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -21,22 +21,22 @@ from minillm.training.optimizer import decay_groups
 class FlatWeights:
     r"""The master weights of a model, in float32, with their gradients; one vector for each decay group.
 
-    `masters` maps `decay` and `plain` to vectors (a group without parameters is left out).
+    `masters` maps `decay` and `plain` to vectors (a group without parameters is left out). `forward` is what to call on
+    a batch: the model, or what `wrap` has made of it.
 
     Args:
         model: a module whose parameters are float32; outside of `attached` it holds the masters' values.
+        wrap: called with the model once it is attached, so that passes go through what it returns; None = the model.
     Raises:
         ValueError: if a parameter is not float32.
     Source: Micikevicius et al. 2017, section 3.1 (masters); Rajbhandari et al. 2019, ZeRO, section 6 (flat buffers).
     Lesson: 08.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, wrap: Callable[[nn.Module], nn.Module] | None = None):
+        require_float32(model)
+        self.forward, self._model, self._wrap = model, model, wrap
         parameters = dict(model.named_parameters())
-        for name, parameter in parameters.items():
-            if parameter.dtype != torch.float32:
-                raise ValueError(f"model: {name} is {parameter.dtype}; train a float32 model (model.float()) and "
-                                 "choose what to compute in by dtype")
         groups = [(key, names) for key, names in zip(("decay", "plain"), decay_groups(model), strict=True) if names]
         self._names = dict(groups)
         self._parameters = {key: [parameters[name] for name in names] for key, names in groups}
@@ -67,23 +67,40 @@ class FlatWeights:
             else:
                 _point(group, self._working[key], self._working_grads[key])
         self._attached = True
+        if self._wrap is not None:
+            self.forward = self._wrap(self._model)
         try:
             yield
         finally:
-            self._attached = False
+            self._attached, self.forward = False, self._model
             for key, group in self._parameters.items():
                 _point(group, self.masters[key].data.clone(), None)
             self._working, self._working_grads = None, {}
 
     def named_masters(self) -> dict[str, Tensor]:
-        r"""Every parameter's values in float32, by the parameter's name, inside and outside of `attached`; detached."""
+        r"""Every parameter's values in float32, by its name, inside and outside of `attached`; detached views."""
+        if self._attached:  # what the model holds now may be rounded
+            return self.by_name({master: master.detach() for master in self.masters.values()})
+        return {name: parameter.detach() for key, group in self._parameters.items()
+                for name, parameter in zip(self._names[key], group, strict=True)}
+
+    def groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        r"""What the optimizer works on: the vectors with weight decay, and those without."""
+        return [self.masters[key] for key in self.masters if key == "decay"], [
+            self.masters[key] for key in self.masters if key == "plain"]
+
+    def by_name(self, values: Mapping[Tensor, Tensor]) -> dict[str, Tensor]:
+        r"""Cut vectors that belong to the masters, such as AdamW's averages, into views, one for each parameter.
+
+        Args:
+            values: for each master a vector of its size.
+        Returns: by the parameter's name, in its shape.
+        """
         named = {}
         for key, group in self._parameters.items():
-            pieces = group
-            if self._attached:  # what the model holds now may be rounded
-                pieces = self.masters[key].split([parameter.numel() for parameter in group])
+            pieces = values[self.masters[key]].split([parameter.numel() for parameter in group])
             for name, piece, parameter in zip(self._names[key], pieces, group, strict=True):
-                named[name] = piece.detach().view(parameter.shape)
+                named[name] = piece.view(parameter.shape)
         return named
 
     def zero_gradients(self) -> None:
@@ -115,6 +132,21 @@ class FlatWeights:
         if self._working is not None:
             for key, working in self._working.items():
                 working.copy_(self.masters[key].data)
+
+
+def require_float32(model: nn.Module) -> None:
+    r"""Refuse a model whose masters would be rounded already.
+
+    Args:
+        model: any module.
+    Raises:
+        ValueError: if a parameter is not float32.
+    Lesson: 08.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise ValueError(f"model: {name} is {parameter.dtype}; train a float32 model (model.float()) and choose "
+                             "what to compute in by dtype")
 
 
 def _flatten(tensors: Sequence[Tensor]) -> Tensor:

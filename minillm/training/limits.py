@@ -12,13 +12,15 @@ class Limits:
     Args:
         steps: at most; None = no limit.
         seconds: at most; None = no limit.
-        state: the run; its `seconds` are kept up to date by `tick`.
+        state: the run; its `seconds` are kept up to date by `tick`. Of several processes the first one's clock counts:
+            all of them must stop after the same step.
     Raises:
         ValueError: if there is no limit, or one is reached already.
     Lesson: 08.
     """
 
     def __init__(self, steps: int | None, seconds: int | float | None, state: TrainingState):
+        state.seconds = state.ranks.first(float(state.seconds))
         if steps is None and seconds is None:
             raise ValueError("steps=None, seconds=None: give at least one of them, or training would never end")
         if steps is not None and steps <= state.step:
@@ -31,7 +33,7 @@ class Limits:
 
     def tick(self) -> None:
         r"""Look at the clock, after each step, and decide whether there is time for another one like it."""
-        now = time.perf_counter() - self._start
+        now = self.state.ranks.first(time.perf_counter() - self._start)
         last_step = now - self.state.seconds if self._n_ticks else 0.0  # the first may compile: it foretells nothing
         self._n_ticks += 1
         self.state.seconds = now

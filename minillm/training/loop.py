@@ -15,6 +15,7 @@ from minillm.training.callbacks import notify
 from minillm.training.compiling import compiled
 from minillm.training.limits import Limits
 from minillm.training.recipe import Recipe
+from minillm.training.recompute import recomputed_blocks
 from minillm.training.state import TrainingState
 
 
@@ -32,6 +33,9 @@ def train(
     state: TrainingState | None = None,
 ) -> TrainingState:
     r"""Train a model, in place, until it has had its steps or its seconds, or the batches run out.
+
+    Where several processes train it together (`state.ranks`), each calls this with the same batches and works on its
+    own rows of them; losses, gradients and the moment to stop are those of all.
 
     Args:
         model: token ids (B, T) -> logits (B, T, V), with float32 parameters, on the device to train on.
@@ -56,7 +60,7 @@ def train(
     info: dict[str, Any] = {"step": state.step}
     model.train()
     try:
-        with state.weights.attached(precision.DTYPES[state.dtype]):
+        with state.weights.attached(precision.DTYPES[state.dtype]), recomputed_blocks(model, state.recipe.recompute):
             for measured in _steps(state, batches, limits):
                 due = evaluate_every and state.step % evaluate_every == 0
                 numbers = _evaluate(model, evaluate) if due else {}
@@ -72,9 +76,9 @@ def train(
 def _steps(
     state: TrainingState, batches: Iterable[MicroBatch], limits: Limits
 ) -> Iterator[dict[str, Tensor | float]]:
-    mean_loss = partial(accumulation.batch_loss, state.model)
+    mean_loss = partial(accumulation.batch_loss, state.weights.forward)
     if state.recipe.balance and balancing.has_experts(state.model):
-        mean_loss = partial(balancing.balanced_loss, state.model, coefficient=state.recipe.balance)
+        mean_loss = partial(balancing.balanced_loss, state.weights.forward, coefficient=state.recipe.balance)
     if state.recipe.compile:
         mean_loss = compiled(mean_loss, state.device)
     batches = iter(batches)
@@ -99,15 +103,24 @@ def training_step(
     Args:
         state: the run, its weights attached; changed in place.
         mean_loss: (token_ids, targets) -> scalar.
-        micro_batches: what makes one step.
+        micro_batches: what makes one step, of all processes.
         learning_rate: for this step.
-    Returns: the mean loss, and the length of the gradient before clipping; scalars.
+    Returns: the mean loss over the targets of all processes, and the length of the gradient before clipping; scalars.
+    Raises:
+        ValueError: if no target counts, or the processes cannot share the rows of a batch.
     Lesson: 08.
     """
-    weights, optimizer = state.weights, state.optimizer
-    on_device = [(ids.to(state.device), targets.to(state.device)) for ids, targets in micro_batches]
+    weights, optimizer, ranks = state.weights, state.optimizer, state.ranks
+    own = [ranks.rows(batch) for batch in micro_batches]
+    n_targets, n_own = (sum(accumulation.count_targets(each[1]) for each in part) for part in (micro_batches, own))
+    # Each process has the mean over its own targets, which is worth as much as they are; and the gradients of all
+    # processes will be averaged, each for the same 1 / world_size.
+    share = n_own / max(1, n_targets)
+    scale = state.loss_scale * share * ranks.world_size
+    on_device = [(ids.to(state.device), targets.to(state.device)) for ids, targets in own]
     weights.zero_gradients()
-    loss, n_targets = accumulation.accumulate(mean_loss, on_device, state.loss_scale, weights.collect_gradients)
+    loss, _ = accumulation.accumulate(mean_loss, on_device, scale, weights.collect_gradients)
+    loss = ranks.total(loss * share)
     grads = weights.gradients()
     overflow = False
     if state.dtype == "fp16":

@@ -3,69 +3,78 @@ r"""All that a training run is, at one moment: what must be saved so that it can
 import torch
 from torch import Tensor, nn
 
-from minillm.training.flat import FlatWeights
+from minillm.training.distributed.ranks import Ranks
 from minillm.training.optimizer import make_adamw
 from minillm.training.precision import START_SCALE, resolve_dtype
 from minillm.training.recipe import Recipe
+from minillm.training.weights import make_weights
+
+COUNTERS = {"step": int, "tokens": int, "seconds": float, "dtype": str, "loss_scale": float, "good_steps": int,
+            "optimizer_steps": int}
 
 
 class TrainingState:
     r"""A model, its optimizer, and the counters of the run.
 
     Attributes: `step`, `tokens` (counted targets so far), `seconds` (training time so far), `dtype` (what is computed
-    in: the recipe's, with `auto` resolved), `loss_scale` and `good_steps` (for fp16).
+    in: the recipe's, with `auto` resolved), `loss_scale` and `good_steps` (for fp16), `optimizer_steps` (steps that
+    were not skipped for an overflow).
 
     Args:
-        model: with float32 parameters, on the device to train on.
+        model: with float32 parameters, on the device to train on; the same in all processes.
         recipe: how to train it.
+        ranks: the processes that train it together; by default this one alone.
     Raises:
-        ValueError: if the model has no parameters or is not float32.
+        ValueError: if the model has no parameters or is not float32, or several processes were to compile it.
     Lesson: 08.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe):
+    def __init__(self, model: nn.Module, recipe: Recipe, ranks: Ranks | None = None):
         if next(model.parameters(), None) is None:
             raise ValueError(f"model={type(model).__name__}: has no parameters to train")
-        self.model, self.recipe = model, recipe
+        if recipe.compile and ranks is not None and ranks.parallel is not None:
+            raise ValueError(f"compile=True: does not go together with parallel={ranks.parallel!r}; leave one out")
+        self.model, self.recipe, self.ranks = model, recipe, ranks or Ranks()
         self.device = next(model.parameters()).device
-        self.dtype = resolve_dtype(recipe.dtype, self.device)
-        self.weights = FlatWeights(model)
-        masters = self.weights.masters
-        self.optimizer = make_adamw(
-            [masters[key] for key in masters if key == "decay"], [masters[key] for key in masters if key == "plain"],
-            recipe.betas, recipe.weight_decay)
+        self.dtype = self.ranks.first(resolve_dtype(recipe.dtype, self.device))
+        self.weights = make_weights(model, self.ranks, self.dtype)
+        self.optimizer = make_adamw(*self.weights.groups(), recipe.betas, recipe.weight_decay)
+        self._fill_memory()
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.loss_scale = START_SCALE if self.dtype == "fp16" else 1.0
         self.good_steps = 0
 
     def counters(self) -> dict[str, int | float | str]:
         r"""The numbers of the run, as plain JSON data."""
-        names = ("step", "tokens", "seconds", "dtype", "loss_scale", "good_steps")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in COUNTERS}
 
     def tensors(self) -> dict[str, Tensor]:
-        r"""AdamW's memory: both averages and the number of its steps, by decay group."""
-        return {
-            f"{key}.{name}": value.detach().cpu().clone()
-            for key, master in self.weights.masters.items()
-            for name, value in self.optimizer.state[master].items()
-        }
+        r"""The weights and AdamW's two averages, for each parameter, as they stand: to write into them changes the run.
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        r"""Put AdamW's memory back.
-
-        Args:
-            tensors: as `tensors` gave them; of a run that has not taken a step, nothing.
-        Raises:
-            ValueError: if a tensor is missing, unknown, or of another shape or dtype than this model needs.
+        Returns: `model.NAME`, `exp_avg.NAME` and `exp_avg_sq.NAME` for every parameter, in its shape, float32.
         """
-        expected = {}
-        for key, master in self.weights.masters.items():
-            expected |= {f"{key}.exp_avg": master.shape, f"{key}.exp_avg_sq": master.shape, f"{key}.step": ()}
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if tensor.dtype == torch.float32}
-        if tensors and (found != {name: tuple(shape) for name, shape in expected.items()} or len(found) < len(tensors)):
-            raise ValueError(f"the optimizer's memory does not fit this model: expected float32 {expected}, got "
-                             f"{ {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()} }")
-        for key, master in self.weights.masters.items():
-            own = {name.removeprefix(f"{key}."): t for name, t in tensors.items() if name.startswith(f"{key}.")}
-            self.optimizer.state[master] = {name: tensor.to(self.device).clone() for name, tensor in own.items()}
+        named = {f"model.{name}": tensor for name, tensor in self.weights.named_masters().items()}
+        for kind in ("exp_avg", "exp_avg_sq"):
+            averages = {parameter: memory[kind] for parameter, memory in self.optimizer.state.items()}
+            named |= {f"{kind}.{name}": tensor for name, tensor in self.weights.by_name(averages).items()}
+        return named
+
+    @property
+    def optimizer_steps(self) -> int:
+        r"""How many steps AdamW has taken: all but those that were skipped for an overflow."""
+        return int(next(iter(self.optimizer.state.values()))["step"])
+
+    @optimizer_steps.setter
+    def optimizer_steps(self, n_steps: int) -> None:
+        r"""Have it go on as after so many."""
+        for memory in self.optimizer.state.values():
+            memory["step"] = torch.full_like(memory["step"], n_steps)
+
+    def _fill_memory(self) -> None:
+        r"""What AdamW would make at its first step, now: so that a checkpoint has always the same tensors."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                device = parameter.device if group.get("fused") else "cpu"
+                self.optimizer.state[parameter] = {
+                    "step": torch.zeros((), device=device), "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter)}
