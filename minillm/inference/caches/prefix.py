@@ -12,7 +12,7 @@ from minillm.inference.caches.paged import PagedCache, PagedRows
 
 
 def block_digests(token_ids: Sequence[int], block_len: int) -> list[bytes]:
-    r"""One name for each full block of a text: a hash of the block and of everything before it.
+    r"""One name for each full block of a text: blocks with the same name hold the same keys and values.
 
     Keys and values depend on the whole text before them (in all layers but the first), so a block may be shared only
     where the beginnings agree from the first token on. Each hash therefore contains the one before.
