@@ -7,5 +7,6 @@ from minillm.course.lessons.lesson_08.cosine import COSINE_LR
 from minillm.course.lessons.lesson_08.scaling import LOSS_SCALE_STEP
 from minillm.course.lessons.lesson_08.shards import ZERO1_SHARD
 from minillm.course.lessons.lesson_08.splitting import MLP_SHARD
+from minillm.course.lessons.lesson_08.unscaling import UNSCALE_AND_CLIP
 
-EXERCISES = (ADAMW_STEP, COSINE_LR, CLIP_BY_NORM, ACCUMULATE, LOSS_SCALE_STEP, ZERO1_SHARD, MLP_SHARD)
+EXERCISES = (ADAMW_STEP, COSINE_LR, CLIP_BY_NORM, ACCUMULATE, LOSS_SCALE_STEP, UNSCALE_AND_CLIP, ZERO1_SHARD, MLP_SHARD)
