@@ -48,7 +48,7 @@ class HeadScores:
     induction: Tensor
 
 
-def head_scores(model: Any, token_ids: Int[Tensor, "B T"], period: int) -> HeadScores:
+def score_heads(model: Any, token_ids: Int[Tensor, "B T"], period: int) -> HeadScores:
     r"""Measure on repeated random texts what every head looks at.
 
     Only queries are counted from which the token to be copied can be seen: those of the second time on.

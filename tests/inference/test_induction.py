@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minillm.config import preset
-from minillm.inference.induction import HeadScores, copying_nats, head_scores, repeated_random, without_head
+from minillm.inference.induction import HeadScores, copying_nats, score_heads, repeated_random, without_head
 from minillm.inference.repetition import token_nats
 from minillm.layers.recorder import record, report
 from minillm.model.gpt import GPT
@@ -47,7 +47,7 @@ def test_scores_find_the_head_that_looks_there(fresh_seed):
     generator = torch.Generator().manual_seed(fresh_seed)
     period = 6
     texts = repeated_random(4, period, 4, 9, generator)
-    scores = head_scores(Pretender(((1, 3), (period - 1, period)), generator), texts, period)
+    scores = score_heads(Pretender(((1, 3), (period - 1, period)), generator), texts, period)
     assert isinstance(scores, HeadScores) and scores.previous.shape == (2, 2)
     assert scores.previous[0, 0].item() == pytest.approx(0.5) and scores.induction[1, 0].item() == pytest.approx(0.5)
     others = [scores.previous[0, 1], scores.previous[1, 0], scores.induction[0, 0], scores.induction[1, 1]]
@@ -59,7 +59,7 @@ def test_scores_are_the_weights_one_by_one(fresh_seed):
     texts = repeated_random(2, period, 3, 11, torch.Generator().manual_seed(3))
     with record("attn_weights") as tape, torch.no_grad():
         model(texts)
-    scores = head_scores(model, texts, period)
+    scores = score_heads(model, texts, period)
     for layer, weights in enumerate(tape["attn_weights"]):
         for head in range(weights.shape[1]):
             seen = [weights[row, head, i, i - period + 1].item() for row in range(2) for i in range(period, 15)]
@@ -68,7 +68,7 @@ def test_scores_are_the_weights_one_by_one(fresh_seed):
 
 def test_a_text_that_is_not_repeated_is_refused():
     with pytest.raises(ValueError, match="period=4"):
-        head_scores(small_gpt(0), torch.arange(10)[None], 4)
+        score_heads(small_gpt(0), torch.arange(10)[None], 4)
 
 
 def test_copying_nats_counts_what_can_be_copied(fresh_seed):
