@@ -9,7 +9,7 @@ from torch import Tensor
 from minillm.config import Mla, ModelConfig
 
 
-def kv_bytes(config: ModelConfig, kv_len: int, batch_size: int = 1, dtype: torch.dtype = torch.float32) -> int:
+def kv_bytes(config: ModelConfig, kv_len: int, batch_size: int = 1, dtype: torch.dtype | None = None) -> int:
     r"""Bytes of the keys and values that a model must keep of a text.
 
     Query heads do not count: what is stored has n_kv_heads heads, and with latent attention none at all. A layer with a
@@ -19,7 +19,7 @@ def kv_bytes(config: ModelConfig, kv_len: int, batch_size: int = 1, dtype: torch
         config: the model's configuration.
         kv_len: tokens of each sequence, at least 0.
         batch_size: sequences.
-        dtype: of the cache.
+        dtype: of the cache; None = float32.
     Returns: bytes of all layers together; positions and block tables are not counted.
     Raises:
         ValueError: if kv_len or batch_size is negative.
@@ -36,7 +36,7 @@ def kv_bytes(config: ModelConfig, kv_len: int, batch_size: int = 1, dtype: torch
         windows = [options.window_of(layer) for layer in range(config.n_layers)]
         tokens = sum(kv_len if window is None else min(kv_len, window) for window in windows)
         numbers = tokens * 2 * config.n_kv_heads * config.head_dim
-    return numbers * batch_size * dtype.itemsize
+    return numbers * batch_size * (dtype or torch.float32).itemsize
 
 
 def held_bytes(layer_caches: Sequence[Any]) -> dict[str, int]:
