@@ -63,7 +63,7 @@ def reduce_scatter(x: Float[Tensor, "..."], wire: Wire) -> Float[Tensor, "n"]:
         x: this rank's summand, of the same shape on all ranks, float.
         wire: to the other ranks; (n - 1) / n of the numbers are sent.
     Returns: (share_size,), dtype of x.
-    Source: Patarasuk and Yuan 2009, Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations, section 3.
+    Source: Patarasuk and Yuan 2009, Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations.
     Lesson: 08.
     """
     parts = padded_vector(x, wire.n_ranks).chunk(wire.n_ranks)
@@ -80,7 +80,7 @@ def all_gather(share: Float[Tensor, "n"], wire: Wire) -> Float[Tensor, "M"]:
         share: this rank's, of the same length on all ranks.
         wire: to the other ranks; n - 1 shares are sent.
     Returns: (n_ranks * n,), dtype of share.
-    Source: Patarasuk and Yuan 2009, section 3.
+    Source: Patarasuk and Yuan 2009, Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations.
     Lesson: 08.
     """
     shares, moving = {wire.rank: share}, share
@@ -97,7 +97,7 @@ def all_reduce(x: Float[Tensor, "*shape"], wire: Wire) -> Float[Tensor, "*shape"
         x: this rank's summand, of the same shape on all ranks, float.
         wire: to the other ranks; 2 (n - 1) / n of the numbers are sent.
     Returns: the sum, shape and dtype of x.
-    Source: Patarasuk and Yuan 2009, section 3.
+    Source: Patarasuk and Yuan 2009, Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations.
     Lesson: 08.
     """
     return all_gather(reduce_scatter(x, wire), wire)[: x.numel()].view(x.shape)

@@ -39,13 +39,8 @@ def one_gradient(wire, config, weights, batch):
     return loss.item(), gradient, dict(wire.sent)
 
 
-def every_kind(wire, config, weights, batches):
-    r"""All four kinds of parallelism, one after the other over one wire."""
-    token_ids, targets = batches[0]
-    stages = zero_run.all_stages(wire, config, weights, batches, 1e-2)
-    wire.sent.clear()
-    split = split_gpt.split_forward_backward(wire, config, weights, token_ids, targets)
-    wire.sent.clear()
-    piped = pipeline.pipeline_gradients(wire, config, weights, token_ids, targets, 3)
-    wire.sent.clear()
-    return stages, split, piped, one_gradient(wire, config, weights, batches[0])
+def every_kind(config, weights, batches):
+    r"""All four kinds of parallelism, for `run_in_turn`."""
+    first = (config, weights, *batches[0])
+    return ((zero_run.all_stages, (config, weights, batches, 1e-2)), (split_gpt.split_forward_backward, first),
+            (pipeline.pipeline_gradients, (*first, 3)), (one_gradient, (config, weights, batches[0])))  # fmt: skip

@@ -3,13 +3,14 @@ r"""Two real processes give what two threads give, and send the same bytes."""
 import torch
 
 from minillm.training import zero
-from minillm.training.wires import run_ranks
+from minillm.training.wires import run_in_turn, run_ranks
 from tests.training.parallel_cases import every_kind, uneven_batch, whole_model
 
 
 def test_processes_and_threads_agree(fresh_seed):
     model, weights = whole_model(fresh_seed)
-    work = (every_kind, 2, model.config, weights, [uneven_batch(fresh_seed), uneven_batch(fresh_seed + 1)])
+    batches = [uneven_batch(fresh_seed), uneven_batch(fresh_seed + 1)]
+    work = (run_in_turn, 2, *every_kind(model.config, weights, batches))
     for apart, together in zip(run_ranks(*work, processes=True), run_ranks(*work), strict=True):
         stages, split, piped, (loss, gradient, sent) = apart
         other_stages, other_split, other_piped, (other_loss, other_gradient, other_sent) = together
