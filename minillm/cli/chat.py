@@ -19,6 +19,14 @@ def chat_command(
     top_k: options.TopK = None,
     top_p: options.TopP = None,
     min_p: options.MinP = None,
+    typical_p: options.TypicalP = None,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    frequency_penalty: options.FrequencyPenalty = 0.0,
+    presence_penalty: options.PresencePenalty = 0.0,
+    no_repeat_ngram: options.NoRepeatNgram = None,
+    min_new_tokens: options.MinNewTokens = 0,
+    stop: options.Stop = None,
+    regex: options.Regex = None,
     max_new_tokens: options.MaxNewTokens = None,
     seed: options.Seed = None,
     device: options.Device = "auto",
@@ -31,6 +39,7 @@ def chat_command(
     """
     import torch
 
+    from minillm.inference.steering import Steering
     from minillm.inference.text import stream_text
     from minillm.training.checkpoint import load
 
@@ -38,9 +47,13 @@ def chat_command(
     folder = runs.find_run(checkpoint)
     model, tokenizer, _ = load(folder, device)
     language = story_language(tokenizer)
+    steering = Steering(
+        repetition_penalty=repetition_penalty, frequency=frequency_penalty, presence=presence_penalty,
+        no_repeat_ngram=no_repeat_ngram, typical_p=typical_p, min_new_tokens=min_new_tokens, stops=tuple(stop or ()),
+        regex=regex)
     write = partial(
         stream_text, model, tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-        min_p=min_p, generator=torch.Generator(device).manual_seed(seed))
+        min_p=min_p, generator=torch.Generator(device).manual_seed(seed), steering=steering)
     if not as_json:
         print(welcome(str(folder), language))
     for beginning in typed_lines(not as_json):

@@ -1,7 +1,9 @@
 r"""`python -m minillm generate`: let a trained model write."""
 
 import json
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -17,37 +19,92 @@ def generate_command(
     top_k: options.TopK = None,
     top_p: options.TopP = None,
     min_p: options.MinP = None,
+    typical_p: options.TypicalP = None,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    frequency_penalty: options.FrequencyPenalty = 0.0,
+    presence_penalty: options.PresencePenalty = 0.0,
+    no_repeat_ngram: options.NoRepeatNgram = None,
+    min_new_tokens: options.MinNewTokens = 0,
+    stop: options.Stop = None,
+    regex: options.Regex = None,
+    beams: Annotated[
+        int | None, typer.Option(min=1, help="Look for the likeliest texts with so many beams, without chance.")
+    ] = None,
+    length_penalty: Annotated[float, typer.Option(help="With --beams: larger favours longer texts.")] = 1.0,
     seed: options.Seed = None,
     device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     r"""Let a trained model write.
 
-    The text appears as it is written. With --json: one object with the texts, the prompt included, and the seed.
+    The text appears as it is written; with --beams all of them at the end, the best first. With --json: one object
+    with the texts, the prompt included, and the seed.
     """
-    import torch
+    from minillm.inference.steering import Steering
 
-    from minillm.inference.text import stream_text
-    from minillm.training.checkpoint import load
-
-    device, seed = options.resolve_device(device), options.resolve_seed(seed)
-    folder = runs.find_run(checkpoint)
-    model, tokenizer, _ = load(folder, device)
-    generator = torch.Generator(device).manual_seed(seed)
+    steering = Steering(
+        repetition_penalty=repetition_penalty, frequency=frequency_penalty, presence=presence_penalty,
+        no_repeat_ngram=no_repeat_ngram, typical_p=typical_p, min_new_tokens=min_new_tokens, stops=tuple(stop or ()),
+        regex=regex)
+    if beams is not None and n > beams:
+        raise ValueError(f"--n {n} --beams {beams}: there are as many texts as beams; use at least --beams {n}")
+    device, seed, folder = options.resolve_device(device), options.resolve_seed(seed), runs.find_run(checkpoint)
+    chance = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     texts = []
-    for _ in range(n):
-        pieces = [prompt]
+    for pieces in written(folder, device, prompt, n, max_new_tokens, seed, chance, steering, beams, length_penalty):
+        texts.append(prompt)
         if not as_json:
             print(prompt, end="", flush=True)
-        for piece in stream_text(model, tokenizer, prompt, max_new_tokens, temperature=temperature, top_k=top_k,
-                                 top_p=top_p, min_p=min_p, generator=generator):
-            pieces.append(piece)
+        for piece in pieces:
+            texts[-1] += piece
             if not as_json:
                 print(piece, end="", flush=True)
-        texts.append("".join(pieces))
         if not as_json:
             print()
     if as_json:
         print(json.dumps({"texts": texts, "seed": seed, "checkpoint": str(folder)}, ensure_ascii=False))
     else:
         typer.echo(f"({folder}, seed {seed})", err=True)
+
+
+def written(
+    folder: Path,
+    device: str,
+    prompt: str,
+    n: int,
+    max_new_tokens: int | None,
+    seed: int,
+    chance: dict[str, Any],
+    steering: Any,
+    beams: int | None,
+    length_penalty: float,
+) -> Iterator[Iterable[str]]:
+    r"""Let the model of a run write n texts.
+
+    Args:
+        folder: of the run.
+        device: on which the model works.
+        prompt: how each text begins.
+        n: how many.
+        max_new_tokens: tokens at most; None = as many as there is room for.
+        seed: of all chance.
+        chance: temperature and filters.
+        steering: penalties, stop strings and a pattern.
+        beams: of a beam search; None = draw.
+        length_penalty: of a beam search.
+    Returns: an iterator over texts, each an iterable of pieces.
+    """
+    import torch
+
+    from minillm.inference.text import beam_texts, stream_text
+    from minillm.training.checkpoint import load
+
+    model, tokenizer, _ = load(folder, device)
+    if beams is not None:
+        found = beam_texts(model, tokenizer, prompt, max_new_tokens, n_beams=beams, length_penalty=length_penalty,
+                           steering=steering)
+        yield from ([text] for text, _ in found[:n])
+        return
+    generator = torch.Generator(device).manual_seed(seed)
+    for _ in range(n):
+        yield stream_text(model, tokenizer, prompt, max_new_tokens, **chance, generator=generator, steering=steering)

@@ -19,6 +19,16 @@ Temperature = Annotated[float, typer.Option(min=0.0, help="Below 1 more careful,
 TopK = Annotated[int | None, typer.Option(min=1, help="Draw only among the k likeliest tokens.")]
 TopP = Annotated[float | None, typer.Option(help="Draw only among the likeliest tokens up to this mass, in (0, 1].")]
 MinP = Annotated[float | None, typer.Option(help="Draw only tokens at least this share as likely as the likeliest.")]
+TypicalP = Annotated[float | None, typer.Option(help="Draw only tokens of nearly average surprise, up to this mass.")]
+RepetitionPenalty = Annotated[float, typer.Option(help="Above 1: what was read or written becomes less likely.")]
+FrequencyPenalty = Annotated[float, typer.Option(help="Taken off a token's logit each time it has been written.")]
+PresencePenalty = Annotated[float, typer.Option(help="Taken off a token's logit once it has been written.")]
+NoRepeatNgram = Annotated[int | None, typer.Option(min=1, help="Never the same N tokens in a row a second time.")]
+MinNewTokens = Annotated[int, typer.Option(min=0, help="Tokens to write before the text may end.")]
+Stop = Annotated[list[str] | None, typer.Option(help="End before this string; may be given several times.")]
+Regex = Annotated[
+    str | None, typer.Option(help="What is written after the beginning must match this regular expression as a whole.")
+]
 
 
 def resolve_device(name: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minillm.inference.beam import beam_search
 from minillm.inference.generate import Processor, stream
 from minillm.inference.steering import PLAIN, Steering
 from minillm.inference.stopping import stop_at
@@ -76,6 +77,48 @@ def stream_text(
         model, token_ids, n_new, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator,
         stop_ids=stop_ids, processors=processors)
     yield from stop_at(_new_pieces(tokenizer, ids, steps, stop_ids), steering.stops)
+
+
+def beam_texts(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    max_new_tokens: int | None = None,
+    *,
+    n_beams: int,
+    length_penalty: float = 1.0,
+    steering: Steering = PLAIN,
+) -> list[tuple[str, float]]:
+    r"""Look for the likeliest texts that follow a prompt.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: of the model.
+        prompt: the beginning of the text.
+        max_new_tokens: tokens at most; None = as many as the model has positions for.
+        n_beams: how many beginnings are kept at each step.
+        length_penalty: as in `beam_search`.
+        steering: penalties, which act on log-probabilities here; stop strings, at which the texts found are cut; and a
+            pattern, which leaves the scores of what matches as they are.
+    Returns: at most n_beams pairs of a text, without the prompt, and its score, the best first.
+    Raises:
+        ValueError: if the prompt is empty or too long, or an argument is out of range.
+    Lesson: 09.
+    """
+    ids = encode_prompt(tokenizer, prompt, model.config.max_seq_len)
+    room = model.config.max_seq_len - len(ids) + 1
+    n_new = room if max_new_tokens is None else min(room, max_new_tokens)
+    stop_ids, processors = steered(steering, tokenizer, len(ids), n_new)
+    token_ids = torch.tensor([ids], device=next(model.parameters()).device)
+    found, scores = beam_search(
+        model, token_ids, n_new, n_beams=n_beams, length_penalty=length_penalty, stop_ids=stop_ids,
+        pad_id=stop_ids[0] if stop_ids else 0, processors=processors)
+    texts = []
+    for row, score in zip(found[0, :, len(ids) :].tolist(), scores[0].tolist(), strict=True):
+        if score > float("-inf"):
+            steps = (torch.tensor([token_id]) for token_id in row)
+            texts.append(("".join(stop_at(_new_pieces(tokenizer, ids, steps, stop_ids), steering.stops)), score))
+    return texts
 
 
 def steered(

@@ -2,6 +2,7 @@ r"""The commands that use a trained model: generate, chat and eval."""
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,41 @@ def test_generate_hands_the_sampling_options_on():
     assert likeliest == {minillm(*options, "--top-p", "0.000001").stdout}
     assert likeliest == {minillm(*options, "--min-p", "1").stdout}
     assert "top_p=2.0" in str(minillm(*options, "--top-p", "2").exception)
+
+
+def test_generate_hands_wishes_on():
+    def texts(*words):
+        return json.loads(minillm("generate", "Tom had", "--seed", "4", "--json", *words).stdout)["texts"]
+
+    pattern = r" a (tiny|red|old) \w+( \w+)*\."
+    (told,) = texts("--regex", pattern, "--max-new-tokens", "12")
+    assert re.fullmatch("Tom had" + pattern, told)
+    free = texts("--max-new-tokens", "12")[0]
+    stop = free.removeprefix("Tom had")[5:9]
+    assert texts("--max-new-tokens", "12", "--stop", stop, "--stop", "xyzzy") == [free[: free.index(stop, 7)]]
+    for words in (("--no-repeat-ngram", "1"), ("--presence-penalty", "99")):
+        (told,) = texts("--max-new-tokens", "12", "--temperature", "0", *words)
+        written = LANGUAGE.tokenizer.encode(told.removeprefix("Tom had"))
+        assert len(set(written)) == len(written)
+    repeated = {tuple(texts("--max-new-tokens", "9", "--temperature", "0", *words)) for words in (
+        (), ("--repetition-penalty", "50"), ("--frequency-penalty", "-9"), ("--typical-p", "0.01"))}
+    assert len(repeated) > 1
+    assert len(texts("--min-new-tokens", "20", "--max-new-tokens", "20")[0].split()) > 10
+
+
+def test_beams_come_best_first():
+    options = ("generate", "Tom had", "--max-new-tokens", "4", "--beams", "3", "--json")
+    three = [json.loads(minillm(*options, "--n", "3", "--seed", str(i)).stdout)["texts"] for i in range(2)]
+    assert three[0] == three[1] and len(set(three[0])) == 3
+    assert json.loads(minillm(*options).stdout)["texts"] == three[0][:1]
+    assert "use at least --beams 4" in str(minillm(*options, "--n", "4").exception)
+
+
+def test_chat_takes_wishes_too():
+    lines = minillm("chat", "--json", "--regex", " a tiny (cat|drum)", typed="Tom had\nTom left\n").stdout.splitlines()
+    for line, beginning in zip(lines, ("Tom had", "Tom left"), strict=True):
+        turn = json.loads(line)
+        assert re.fullmatch(beginning + " a tiny (cat|drum)", turn["text"])
 
 
 def test_a_word_that_the_model_does_not_know_is_named():
