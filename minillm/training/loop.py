@@ -117,9 +117,12 @@ def training_step(
     # processes will be averaged, each for the same 1 / world_size.
     share = n_own / max(1, n_targets)
     scale = state.loss_scale * share * ranks.world_size
-    on_device = [(ids.to(state.device), targets.to(state.device)) for ids, targets in own]
+
+    def on_device(token_ids: Tensor, targets: Tensor) -> Tensor:  # only now: to count targets there would make it wait
+        return mean_loss(token_ids.to(state.device), targets.to(state.device))
+
     weights.zero_gradients()
-    loss, _ = accumulation.accumulate(mean_loss, on_device, scale, weights.collect_gradients)
+    loss, _ = accumulation.accumulate(on_device, own, scale, weights.collect_gradients)
     loss = ranks.total(loss * share)
     grads = weights.gradients()
     overflow = False
