@@ -52,6 +52,10 @@ ASKED = {
         "bert": False, "xlnet-permutation-lm": True, "roberta": False, "t5": False, "glm-blank-infilling": False,
         "llm-architecture": True, "llm-not-rnn": True,
     },
+    "10": {
+        "kv-cache": False, "longer-text": True, "chunking-overlap": False, "hierarchical-long-text": False,
+        "inference-memory": True, "paged-and-prefix-cache": False, "streaming-sinks": False,
+    },
 }  # fmt: skip
 BANK = questions()
 WORDS = (40, 130)  # 20-40 seconds aloud, at 120 to 200 words a minute
