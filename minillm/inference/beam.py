@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minillm.inference.beam_cache import BeamCache
 from minillm.inference.finished import FinishedTexts
-from minillm.inference.generate import Processor
+from minillm.inference.generate import Processor, processed, refuse_bad_prompts
 from minillm.layers import softmax
 
 
@@ -75,9 +75,9 @@ def beam_search(
     Source: Graves 2012, algorithm 1; Wu et al. 2016, section 7, for the length, whose (5 + length) / 6 is here length.
     Lesson: 09.
     """
-    if min(max_new_tokens, n_beams, token_ids.shape[1]) < 1:
-        raise ValueError(f"max_new_tokens={max_new_tokens}, n_beams={n_beams}, token_ids {tuple(token_ids.shape)}: "
-                         "each of these sizes must be at least 1")
+    refuse_bad_prompts(token_ids, max_new_tokens, padding_mask)
+    if min(max_new_tokens, n_beams) < 1:
+        raise ValueError(f"max_new_tokens={max_new_tokens}, n_beams={n_beams}: use at least 1 of each")
     search = _Search(model, token_ids, padding_mask, max_new_tokens, n_beams)
     stops = torch.tensor(sorted(stop_ids or ()), dtype=torch.int64, device=token_ids.device)
     finished = [FinishedTexts(n_beams, length_penalty, max_new_tokens) for _ in range(len(token_ids))]
@@ -102,10 +102,6 @@ class _Search:
         self.model, self.n_beams = model, n_beams
         self.cache = [BeamCache(seq_len + max_new_tokens) for _ in model.new_cache(n_rows, 1)]
         self.padding_mask, self.new_ids, self.so_far = padding_mask, token_ids, token_ids
-        if padding_mask is not None:
-            if not bool(padding_mask[:, -1].all()):
-                raise ValueError("padding_mask: the last column must be real tokens; pad prompts on the left")
-            self.so_far = token_ids.masked_fill(~padding_mask, -1)
         self.scores = torch.zeros(n_rows, 1, device=token_ids.device)
         self.written = token_ids.new_zeros(n_rows, 1, 0)
 
@@ -115,8 +111,7 @@ class _Search:
         with torch.inference_mode():
             logits = self.model(self.new_ids, padding_mask=self.padding_mask, cache=self.cache)[:, -1]
             log_probs = softmax.log_softmax(logits.float(), dim=-1)
-            for processor in processors:
-                log_probs = processor(self.so_far, log_probs)
+            log_probs = processed(log_probs, self.so_far, self.padding_mask, processors)
         log_probs = log_probs.view(n_rows, n_parents, -1)
         # Each beam can end in every stop token: so many candidates always hold n_beams that go on, if there are any.
         n_candidates = min(self.n_beams * (1 + len(stops)), n_parents * log_probs.shape[-1])

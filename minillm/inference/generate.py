@@ -62,7 +62,7 @@ def stream(
     for _ in range(max_new_tokens):
         with torch.inference_mode():
             logits = model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1]
-            logits = processed(logits, so_far, padding_mask, processors)
+            logits = processed(logits, so_far, padding_mask, processors, finished)
             chosen = sampling.sample(
                 logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
             next_ids = chosen.masked_fill(finished, pad_id)
@@ -80,6 +80,7 @@ def processed(
     so_far: Int[Tensor, "B T"],
     padding_mask: Bool[Tensor, "B T_all"] | None,
     processors: Sequence[Processor],
+    finished: Bool[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "B V"]:
     r"""Change logits by what has been written: penalties and constraints are functions of both.
 
@@ -88,13 +89,22 @@ def processed(
         so_far: ids of prompt and text, (B, T), int64.
         padding_mask: (B, cached + T), bool, True = real token; None = all real.
         processors: called one after the other, as processor(so_far, logits) -> logits; padding is -1 there.
+        finished: rows that need no token, (B,), bool; None = rows may be left without a token that is allowed.
     Returns: (B, V), float.
+    Raises:
+        ValueError: if the processors together forbid every token of a row that is not finished.
     Lesson: 09.
     """
     if processors and padding_mask is not None:
         so_far = so_far.masked_fill(~padding_mask[:, -so_far.shape[1] :], -1)
     for processor in processors:
         logits = processor(so_far, logits)
+    if processors and finished is not None:
+        nothing = (logits == float("-inf")).all(dim=-1)
+        if bool((nothing & ~finished).any()):
+            row = int((nothing & ~finished).nonzero()[0])
+            raise ValueError(f"processors: together they forbid every token of row {row}; ask for less at once")
+        logits = logits.masked_fill((nothing & finished)[:, None], 0.0)  # something to draw from; it gets pad_id
     return logits
 
 

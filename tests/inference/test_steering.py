@@ -125,3 +125,28 @@ def test_beams_from_text_to_text(fresh_seed):
     assert {text for text, _ in matching} == {" sat on the mat", " sat on the dog"}
     long = beam_texts(make(fresh_seed, WORDS.vocab_size, max_seq_len=6), WORDS, "the cat", None, n_beams=2)
     assert all(len(text.split()) <= 4 for text, _ in long)  # three tokens are read, the sixth is the last that is
+
+
+def test_what_leaves_no_token_is_refused_and_not_written(fresh_seed):
+    model = make(fresh_seed, LETTERS.vocab_size)
+    ids = torch.tensor([LETTERS.encode("the ")])
+    stop_ids, processors = steered(Steering(no_repeat_ngram=1, regex="aab|ccd"), LETTERS, 4, 3)
+    for temperature in (0.0, 1.0):
+        with pytest.raises(ValueError, match="forbid every token of row 0"):
+            generate(model, ids, 3, temperature=temperature, processors=processors, stop_ids=stop_ids)
+    _, scores = beam_search(model, ids, 3, n_beams=2, processors=processors, stop_ids=stop_ids)
+    assert bool((scores == float("-inf")).all())  # a beam may come to nothing: so here all do
+
+
+def test_a_finished_row_may_have_nothing_left(fresh_seed):
+    model = make(fresh_seed, LETTERS.vocab_size)
+    stop = int(generate(model, torch.tensor([[1], [2]]), 1, temperature=0.0)[0, 1])
+
+    def nothing_after_the_stop(token_ids, logits):
+        over = (token_ids[:, 1:] == stop).any(dim=1, keepdim=True)
+        return logits.masked_fill(over, float("-inf"))
+
+    for temperature in (0.0, 1.0):
+        out = generate(model, torch.tensor([[1], [1]]), 6, temperature=temperature, top_k=1, pad_id=9,
+                       processors=[nothing_after_the_stop], stop_ids=[stop])
+        assert out.tolist() == [[1, stop, 9, 9, 9, 9, 9]] * 2
