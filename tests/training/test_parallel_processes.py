@@ -17,7 +17,7 @@ def test_processes_and_threads_agree(fresh_seed):
         for stage in zero.STAGES:
             a, b = stages[stage], other_stages[stage]
             assert (a.losses, a.kept, a.sent, a.most_gathered) == (b.losses, b.kept, b.sent, b.most_gathered)
-            torch.testing.assert_close(a.weights, b.weights, rtol=1e-4, atol=1e-5)
+            assert (a.weights - b.weights).norm() < 1e-4 * b.weights.norm()
         assert split.sent == other_split.sent and piped.sent == other_piped.sent and sent == other_sent
         torch.testing.assert_close(split.logits, other_split.logits, rtol=1e-5, atol=1e-5)
         for mine, others in ((split, other_split), (piped, other_piped)):
