@@ -58,6 +58,9 @@ def new_run(settings: Mapping[str, Any], folder: Path, device: str, ranks: Ranks
     torch.manual_seed(settings["seed"] + ranks.rank)
     generator = torch.Generator().manual_seed(settings["seed"])
     corpus = open_corpus(settings["corpus"], settings["tokenizer"], settings["vocab_size"], settings["seq_len"])
+    if ranks.first(corpus.digest) != corpus.digest:
+        raise ValueError(f"--corpus {settings['corpus']}: process {ranks.rank} finds another text than process 0; give "
+                         "all machines the same")
     config = preset(settings["preset"], vocab_size=corpus.tokenizer.vocab_size, max_seq_len=corpus.max_seq_len)
     model = GPT(config, generator).to(device)
     make_writable(folder)

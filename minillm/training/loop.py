@@ -35,7 +35,8 @@ def train(
     r"""Train a model, in place, until it has had its steps or its seconds, or the batches run out.
 
     Where several processes train it together (`state.ranks`), each calls this with the same batches and works on its
-    own rows of them; losses, gradients and the moment to stop are those of all.
+    own rows of them; losses, gradients and the moment to stop are those of all. (The experts of a mixture are balanced
+    within each process.)
 
     Args:
         model: token ids (B, T) -> logits (B, T, V), with float32 parameters, on the device to train on.
@@ -112,10 +113,10 @@ def training_step(
     """
     weights, optimizer, ranks = state.weights, state.optimizer, state.ranks
     own = [ranks.rows(batch) for batch in micro_batches]
-    n_targets, n_own = (sum(accumulation.count_targets(each[1]) for each in part) for part in (micro_batches, own))
+    n_targets = sum(accumulation.count_targets(targets) for _, targets in micro_batches)
     # Each process has the mean over its own targets, which is worth as much as they are; and the gradients of all
     # processes will be averaged, each for the same 1 / world_size.
-    share = n_own / max(1, n_targets)
+    share = ranks.share(own, n_targets)
     scale = state.loss_scale * share * ranks.world_size
 
     def on_device(token_ids: Tensor, targets: Tensor) -> Tensor:  # only now: to count targets there would make it wait

@@ -63,6 +63,17 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
     assert set(model.state_dict()) == set(checkpoint.load(tmp_path / "alone")[0].state_dict())
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_gpus_train_as_one(tmp_path, parallel):
+    options = ("train", "--steps", "20", "--seed", "3", "--dtype", "fp32", "--device", "cuda")
+    alone = minillm(*options, "--out", tmp_path / "alone")
+    run = torchrun("-m", "minillm", *options, "--parallel", parallel, "--out", tmp_path / "together", "--json")
+    assert run.returncode == 0, run.stderr[-3000:]
+    got = json.loads(run.stdout)
+    assert got["losses"] == pytest.approx(alone["losses"], abs=1e-4) and got["device"] == "cuda:0"
+
+
 @pytest.mark.parametrize("gpus", [0, 4])
 def test_without_torchrun_it_says_how_to_start(tmp_path, monkeypatch, gpus):
     monkeypatch.chdir(tmp_path)

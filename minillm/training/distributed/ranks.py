@@ -1,5 +1,6 @@
 r"""What the training loop knows of the other processes: its rows, sums over all of them, and the word of the first."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,16 +62,29 @@ class Ranks:
                                  "a larger batch_size or fewer processes")
         return shares[self.rank]
 
+    def share(self, own: Sequence[MicroBatch], n_targets: int) -> float:
+        r"""How much of a step's loss is this process's.
+
+        Args:
+            own: its rows of all batches of the step.
+            n_targets: counted targets of all processes in the step.
+        Returns: the part of the targets that is in its rows, 0 to 1.
+        """
+        if self.world_size == 1:
+            return 1.0
+        return sum(accumulation.count_targets(targets) for _, targets in own) / n_targets
+
     def total(self, x: Tensor) -> Tensor:
         r"""The sum of one tensor over all processes.
 
         Args:
             x: of the same shape everywhere.
-        Returns: a new tensor; without gradient.
+        Returns: the sum, without gradient.
         """
+        if self.world_size == 1:
+            return x.detach()
         x = x.detach().clone()
-        if self.world_size > 1:
-            dist.all_reduce(x)
+        dist.all_reduce(x)
         return x
 
     def first(self, value: Any) -> Any:
