@@ -52,7 +52,12 @@ ASKED = {
         "bert": False, "xlnet-permutation-lm": True, "roberta": False, "t5": False, "glm-blank-infilling": False,
         "llm-architecture": True, "llm-not-rnn": True,
     },
-    "08": {"distributed-training-memory": True, "deepspeed": False, "model-parallelism": True},
+    "08": {
+        "gradient-accumulation": True, "mixed-precision-layers": False, "mixed-precision-training": False,
+        "emergent-ability": True, "memory-saving-methods": True, "gradient-clipping": True,
+        "activation-checkpointing": False, "token-duplication": True, "distributed-training-memory": True,
+        "deepspeed": False, "model-parallelism": True,
+    },
     "10": {
         "kv-cache": False, "longer-text": True, "chunking-overlap": False, "hierarchical-long-text": False,
         "inference-memory": True, "paged-and-prefix-cache": False, "streaming-sinks": False,

@@ -40,7 +40,7 @@ def memory_bars(
     for size in limits:
         if size < 1.1 * reach:
             axes.axvline(size, color=INK, linewidth=1.0, linestyle=(0, (2, 2)))
-            axes.text(size, -0.62, f"{size}", ha="center", va="bottom", fontsize=8, color=INK)
+            axes.text(size, -0.62, f"{size} GiB", ha="center", va="bottom", fontsize=8, color=INK)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * reach)
     axes.set_xlabel({GIB: "GiB", 2**20: "MiB"}.get(unit, "bytes"), fontsize=9, color=INK)
@@ -60,10 +60,10 @@ def gradient_histogram(axes: Axes, gradients: Tensor, scale: float, title: str =
     """
     sizes = (gradients[gradients != 0].abs().double() * scale).log2()
     smallest, normal, largest = -24, -14, math.log2(65504)
-    axes.hist(sizes.numpy(), bins=range(-50, 21), color=COLOURS[0])
-    axes.axvspan(-50, smallest - 1, color=PALE, alpha=0.9)
-    axes.axvspan(largest, 22, color=PALE, alpha=0.9)
-    axes.axvspan(smallest - 1, normal, color=PALE, alpha=0.4)
+    axes.hist(sizes.numpy(), bins=range(-50, 21), color=COLOURS[0], zorder=2)
+    axes.axvspan(-50, smallest - 1, color=PALE, zorder=0)
+    axes.axvspan(largest, 22, color=PALE, zorder=0)
+    axes.axvspan(smallest - 1, normal, color=PALE, alpha=0.4, zorder=0)
     top = axes.get_ylim()[1]
     for x, text in (((-50 + smallest) / 2, "becomes 0"), ((smallest + normal) / 2, "fewer bits"), (19, "inf")):
         axes.text(x, 1.02 * top, text, ha="center", va="bottom", fontsize=8, color=INK)
@@ -101,5 +101,5 @@ def descent_paths(axes: Axes, paths: Mapping[str, Tensor], steep: float, title: 
         axes.plot(points[:, 0], points[:, 1], color=COLOURS[number], marker="osD"[number], markersize=3, linewidth=1.2,
                   label=name, clip_on=True)
     axes.set(xlim=(-0.6, 4.4), ylim=(-1.4, 1.4), xticks=range(5), yticks=[-1, 0, 1])
-    axes.legend(fontsize=9, frameon=False, loc="upper right")
+    axes.legend(fontsize=9, frameon=False, loc="lower left")
     axes.set_title(title, fontsize=10, color=INK)
