@@ -15,6 +15,7 @@ from minillm.model.gpt import GPT
 from minillm.training import checkpoint
 from minillm.training.callbacks import EverySeconds, History, ProgressBar
 from minillm.training.distributed.ranks import Ranks
+from minillm.training.freed_memory import keep_freed_memory
 from minillm.training.loop import train
 from minillm.training.recipe import Recipe
 from minillm.training.state import TrainingState
@@ -115,6 +116,7 @@ def train_and_judge(
     if save_every > 0:
         callbacks.append(EverySeconds(save_every, lambda: run.save(limits)))
     report_every = 10 if state.device.type != "cpu" else 1  # reading the loss makes a GPU wait
+    keep_freed_memory()
     state.seconds += time.perf_counter() - start
     train(state.model, corpus.batches(run.settings["batch_size"], run.generator), steps=limits["steps"],
           seconds=limits["seconds"], callbacks=callbacks, report_every=report_every, state=state)

@@ -19,7 +19,8 @@ def fused_sdpa(
 ) -> Float[Tensor, "*batch Tq Dv"]:
     r"""`sdpa.sdpa` by torch's fused kernel, or, for training on the CPU, by three plain ones.
 
-    On a CPU the fused kernel's backward pass is several times slower than matmul, softmax, matmul.
+    On a CPU the fused kernel's backward pass is several times slower than matmul, softmax, matmul. The first matmul
+    scales and adds the mask (0 or -inf) on its way: the scores are large, and each pass over them counts.
 
     Args:
         q: queries, (..., Tq, Dh), float.
@@ -44,13 +45,23 @@ def fused_sdpa(
     if q.is_cuda or not torch.is_grad_enabled():
         out = F.scaled_dot_product_attention(q, k, v, mask if attn_bias is None else attn_bias, scale=scale)
     else:
-        scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
-        if attn_bias is not None:
-            scores = scores + attn_bias
-        elif mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        out = scores.softmax(dim=-1) @ v
+        if attn_bias is None and mask is not None:
+            attn_bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, float("-inf"))
+        out = _three_kernels(q, k, v, attn_bias, q.shape[-1] ** -0.5 if scale is None else scale)
+        if empty is not None and not torch.compiler.is_compiling() and not empty.any():
+            return out  # as nearly always: a pass less (but a compiled function has no branches, and fuses the pass)
     return out if empty is None else out.masked_fill(empty, 0.0)
+
+
+def _three_kernels(q: Tensor, k: Tensor, v: Tensor, attn_bias: Tensor | None, scale: float) -> Tensor:
+    batch, (q_len, kv_len) = q.shape[:-2], (q.shape[-2], k.shape[-2])
+    q, k, v = (part.reshape(-1, *part.shape[-2:]) for part in (q, k, v))
+    if attn_bias is None:
+        attn_bias = q.new_zeros(())
+    elif attn_bias.dim() > 2:
+        attn_bias = attn_bias.expand(*batch, q_len, kv_len).reshape(-1, q_len, kv_len)
+    weights = torch.baddbmm(attn_bias, q, k.transpose(-2, -1), alpha=scale).softmax(dim=-1)
+    return (weights @ v).reshape(*batch, q_len, v.shape[-1])
 
 
 def fused_layer_norm(

@@ -2,7 +2,7 @@ r"""All weights of a model as two long vectors in float32, and the copy that the
 
     masters (float32)  --publish-->  working copy (fp32, bf16 or fp16; the model's parameters are views of it)
           ^                                |  forward, backward
-       optimizer  <--collect_gradients--  gradients (views too)
+       optimizer  <--collect_gradients--  gradients (one tensor for each parameter)
 
 One long vector instead of dozens of small tensors makes clipping, the optimizer and the cast to bf16 a few calls a
 step. The masters are needed because a step is often smaller than half the distance between two neighbouring bf16
@@ -42,11 +42,8 @@ class FlatWeights:
         self._parameters = {key: [parameters[name] for name in names] for key, names in groups}
         self.masters = {key: nn.Parameter(_flatten(group)) for key, group in self._parameters.items()}
         self._grads = {key: torch.zeros_like(master.data) for key, master in self.masters.items()}
-        for key, master in self.masters.items():
-            master.grad = self._grads[key]
         self._attached = False
         self._working: dict[str, Tensor] | None = None  # None: the masters themselves
-        self._working_grads: dict[str, Tensor] = {}
 
     @contextmanager
     def attached(self, dtype: torch.dtype) -> Iterator[None]:
@@ -60,12 +57,11 @@ class FlatWeights:
         self._working = None
         if dtype != torch.float32:
             self._working = {key: master.data.to(dtype) for key, master in self.masters.items()}
-            self._working_grads = {key: torch.zeros_like(working) for key, working in self._working.items()}
         for key, group in self._parameters.items():
             if self._working is None:
                 _point(group, self.masters[key].data, self._grads[key])
             else:
-                _point(group, self._working[key], self._working_grads[key])
+                _point(group, self._working[key], None)
         self._attached = True
         if self._wrap is not None:
             self.forward = self._wrap(self._model)
@@ -75,7 +71,7 @@ class FlatWeights:
             self._attached, self.forward = False, self._model
             for key, group in self._parameters.items():
                 _point(group, self.masters[key].data.clone(), None)
-            self._working, self._working_grads = None, {}
+            self._working = None
 
     def named_masters(self) -> dict[str, Tensor]:
         r"""Every parameter's values in float32, by its name, inside and outside of `attached`; detached views."""
@@ -105,27 +101,32 @@ class FlatWeights:
 
     def zero_gradients(self) -> None:
         r"""Forget all gradients."""
-        for grad in (*self._grads.values(), *self._working_grads.values()):
+        for grad in self._grads.values():
             grad.zero_()
 
     def collect_gradients(self) -> None:
         r"""Add the working copy's gradients to the masters', in float32, and forget them."""
-        for key, grad in self._working_grads.items():
-            self._grads[key].add_(grad)
-            grad.zero_()
+        if self._working is None:
+            return  # they are the masters' already
+        for key, group in self._parameters.items():
+            pieces = self._grads[key].split([parameter.numel() for parameter in group])
+            for parameter, piece in zip(group, pieces, strict=True):
+                if parameter.grad is not None:
+                    piece.view_as(parameter).add_(parameter.grad)
+                    parameter.grad = None  # the next backward pass need not add to it, but can leave its own
 
     def gradients(self) -> list[Tensor]:
         r"""The masters' gradients, float32."""
         return list(self._grads.values())
 
     def set_gradients(self, grads: list[Tensor]) -> None:
-        r"""Write other values into the masters' gradients.
+        r"""Give the optimizer these gradients in the place of those that were collected.
 
         Args:
-            grads: as many vectors as `gradients` gives, of the same sizes.
+            grads: as many vectors as `gradients` gives, of the same sizes; kept until the next ones come.
         """
-        for old, new in zip(self._grads.values(), grads, strict=True):
-            old.copy_(new)
+        for master, grad in zip(self.masters.values(), grads, strict=True):
+            master.grad = grad
 
     def publish(self) -> None:
         r"""Round the masters into the working copy, after they have changed."""

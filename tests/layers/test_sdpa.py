@@ -73,6 +73,24 @@ def test_a_query_that_sees_nothing_gives_zeros_and_clean_gradients(function, fre
     torch.testing.assert_close(q.grad, one_query)
 
 
+def test_gradients_are_those_of_the_plain_path(fresh_seed):
+    for offset in range(8):
+        q, k, v, mask, bias = draw(fresh_seed + offset)
+        mask[..., 0] = True
+        square = mask[0, 0]  # as a causal mask comes: one for all heads
+        for m, a, s in [(None, None, 0.7), (mask, None, None), (square, None, None), (None, bias[0], None),
+                        (mask[:, :1], bias[0, 0], None), (square, bias, 0.3)]:
+            got, want = (
+                torch.autograd.grad(function(*leaves, m, None if a is None else leaf_bias, s).square().sum(),
+                                    [*leaves, leaf_bias], materialize_grads=True, allow_unused=True)
+                for function in (fused_sdpa, sdpa)
+                for leaves, leaf_bias in [([x.clone().requires_grad_() for x in (q, k, v)],
+                                           (bias if a is None else a).clone().requires_grad_())]
+            )
+            for one, other in zip(got, want, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
 def test_weights_are_distributions_over_what_is_seen(fresh_seed):
     q, k, _, mask, bias = draw(fresh_seed)
     weights = attention_weights(q, k, mask, bias)
