@@ -14,5 +14,12 @@ def torchrun(*words: str | Path, timeout: float = 240.0) -> subprocess.Completed
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     if sys.platform == "linux":
         environment["GLOO_SOCKET_IFNAME"] = "lo"
-    return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, env=environment,
-                          cwd=ROOT, timeout=timeout)
+    process = subprocess.Popen([*command, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=environment, cwd=ROOT)
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun ends its processes before itself
+        stdout, stderr = process.communicate(timeout=60)
+        raise AssertionError(f"the processes wait for each other, or hang\n{stdout[-2000:]}\n{stderr[-2000:]}") from None
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
