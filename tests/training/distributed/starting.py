@@ -21,5 +21,5 @@ def torchrun(*words: str | Path, timeout: float = 240.0) -> subprocess.Completed
     except subprocess.TimeoutExpired:
         process.terminate()  # torchrun ends its processes before itself
         stdout, stderr = process.communicate(timeout=60)
-        raise AssertionError(f"the processes wait for each other, or hang\n{stdout[-2000:]}\n{stderr[-2000:]}") from None
+        raise AssertionError(f"the processes hang\n{stdout[-2000:]}\n{stderr[-2000:]}") from None
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
