@@ -40,7 +40,7 @@ def trigger_texts(n_texts: int, seq_len: int, seed: int, habits_seed: int = 0) -
     return torch.stack(columns, dim=1)
 
 
-def train_sink_model(seed: int, steps: int = 400) -> GPT:
+def train_sink_model(seed: int, steps: int = 300) -> GPT:
     r"""Train a GPT of one layer and one head on trigger texts of TRAIN_LEN tokens.
 
     Args:
@@ -51,10 +51,10 @@ def train_sink_model(seed: int, steps: int = 400) -> GPT:
     model = GPT(MODEL, torch.Generator().manual_seed(seed))
     texts = trigger_texts(4000, TRAIN_LEN + 1, seed, habits_seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2, fused=True)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 1e-2 * min((step + 1) / 20, 1.0, 2 * (steps - step) / steps)
-        rows = texts[torch.randint(len(texts), (64,), generator=generator)]
+        rows = texts[torch.randint(len(texts), (32,), generator=generator)]
         loss = F.cross_entropy(model(rows[:, :-1]).transpose(1, 2), rows[:, 1:])
         optimizer.zero_grad()
         loss.backward()
