@@ -78,12 +78,12 @@ def at_least(min_new_tokens: int, stop_ids: Iterable[int], prompt_len: int) -> P
     Returns: a function of (token_ids, logits), as `generate` takes.
     Lesson: 09.
     """
-    forbidden = sorted(stop_ids)
+    forbidden = torch.tensor(sorted(stop_ids), dtype=torch.int64)
 
     def forbid_early_stop(token_ids: Tensor, logits: Tensor) -> Tensor:
         if token_ids.shape[1] - prompt_len >= min_new_tokens:
             return logits
-        return logits.index_fill(1, torch.tensor(forbidden, dtype=torch.int64, device=logits.device), float("-inf"))
+        return logits.index_fill(1, forbidden.to(logits.device), float("-inf"))
 
     return forbid_early_stop
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -92,6 +93,7 @@ class TokenConstraint:
                              "writes a space before the first word, except at the very beginning")
         after = self._next[states]
         allowed = (self._needed[after] < left) | (after == self._ended) | hopeless[:, None]
+        allowed = F.pad(allowed, (0, logits.shape[-1] - allowed.shape[-1]))  # a model may have rows for no token
         return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
 
     def read(self, token_ids: Int[Tensor, "T"] | Sequence[int]) -> str:

@@ -139,6 +139,8 @@ def test_the_model_decides_among_what_is_allowed(fresh_seed):
     got = constraint(torch.tensor([[2]]), logits)
     assert torch.equal(got[:, :2], logits[:, :2]) and got[0, 2:].tolist() == [-math.inf] * 2
     assert torch.equal(logits, before)
+    wider = torch.cat([logits, torch.ones(1, 3)], dim=1)  # of a model with more rows than there are tokens
+    assert torch.equal(constraint(torch.tensor([[2]]), wider), torch.nn.functional.pad(got, (0, 3), value=-math.inf))
     left_the_pattern = torch.tensor([[2, 2]])
     assert torch.equal(constraint(left_the_pattern, logits), logits)
 
