@@ -58,6 +58,11 @@ ASKED = {
         "activation-checkpointing": False, "token-duplication": True, "distributed-training-memory": True,
         "deepspeed": False, "model-parallelism": True,
     },
+    "09": {
+        "softmax-token-selection": True, "repetition-what": False, "repetition-why": True, "repetition-fix": True,
+        "generation-parameters": True, "temperature": False, "greedy-beam-sampling": False, "output-compliance": True,
+        "induction-heads": False, "generation-length-limits": False,
+    },
     "10": {
         "kv-cache": False, "longer-text": True, "chunking-overlap": False, "hierarchical-long-text": False,
         "inference-memory": True, "paged-and-prefix-cache": False, "streaming-sinks": False,

@@ -2,7 +2,6 @@ r"""The models of lesson 09: writers that learn Python's documentation in second
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ COPIER = replace(
 SHORTEST, LONGEST = 12, 20  # symbols until a copier's text begins again
 
 
-def train_writer(token_ids: Tensor, vocab_size: int, seed: int, steps: int = 200, callbacks: Any = ()) -> GPT:
+def train_writer(token_ids: Tensor, vocab_size: int, seed: int, steps: int = 160) -> GPT:
     r"""Train a model on windows of a text.
 
     Args:
@@ -32,7 +31,6 @@ def train_writer(token_ids: Tensor, vocab_size: int, seed: int, steps: int = 200
         vocab_size: of its tokenizer.
         seed: of the weights and of the windows.
         steps: of training, with 16 windows of 64 tokens each.
-        callbacks: as in `train`.
     Returns: the model, in evaluation mode.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -43,7 +41,7 @@ def train_writer(token_ids: Tensor, vocab_size: int, seed: int, steps: int = 200
             yield batches.next_token_batch(token_ids, 64, 16, generator)
 
     recipe = Recipe(learning_rate=8e-3, warmup_steps=min(30, steps // 4))
-    train(model, windows(), recipe, steps=steps, report_every=steps, callbacks=callbacks)
+    train(model, windows(), recipe, steps=steps, report_every=steps)
     return model
 
 
