@@ -38,7 +38,7 @@ def joined(parallel: str | None, device: str, words: Sequence[str]) -> Iterator[
     if device == "cuda":
         device = f"cuda:{dist.get_node_local_rank()}"
         torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=torch.device(device))
+        dist.init_process_group("cpu:gloo,cuda:nccl")  # gloo for what stays on the CPU: the clock, checkpoints
     else:
         dist.init_process_group("gloo")
     ranks = Ranks(parallel, dist.get_rank(), dist.get_world_size())
