@@ -68,7 +68,7 @@ plots.show(figure, alt="Two stacked bars: with one sequence weights, gradients a
 # probability is $1 / (1 + e^{100})$, whose logarithm is −100 to all digits that anyone could want. In float32 $e^{100}$
 # is infinite.
 
-# %% name="loss_with_care" tags=["compare"]
+# %% name="loss_with_care"
 import math
 
 import torch.nn.functional as F
@@ -84,8 +84,8 @@ for size in (10.0, 100.0, 10_000.0):
     assert abs(with_care - size) < 0.1 and (size < 50) == math.isfinite(in_one_line)
 
 generator = torch.Generator().manual_seed(0)
-logits = torch.randn(256, 50_257, generator=generator)
-targets = torch.randint(50_257, (256,), generator=generator)
+logits = torch.randn(64, 50_257, generator=generator)
+targets = torch.randint(50_257, (64,), generator=generator)
 exact = F.cross_entropy(logits.double(), targets).item()
 for dtype in (torch.float32, torch.bfloat16, torch.float16):
     kept = losses.cross_entropy(logits.to(dtype), targets).item()
@@ -260,7 +260,7 @@ ends = {
     "cosine from 0.1 to 0": [noisy_bowl(lambda step: cosine_lr(step, 300, 10, 0.1), seed) for seed in range(3)],
 }
 for name, values in ends.items():
-    print(f"{name:22s}", " ".join(f"{value:.4f}" for value in values))
+    print(f"{name:22s}", " ".join(f"{value:.3f}" for value in values))
 assert max(ends["cosine from 0.1 to 0"]) < 0.25 * min(min(values) for name, values in ends.items() if name[0] == "0")
 
 # %% [markdown]
@@ -324,13 +324,13 @@ for sizes in ([8], [4, 4], [1, 7], [1] * 8):
     right = gradient_of(model, partial(accumulate, micro_batches=pieces))
     wrong = gradient_of(model, partial(backward_by_means, pieces=pieces))
     off = [((grad - big).norm() / big.norm()).item() for grad in (right, wrong)]
-    assert off[0] < 1e-6 and (len(sizes) == 1 or off[1] > 0.1)
+    assert off[0] < 1e-6 and (len(sizes) == 1 or off[1] > 0.5)
     print(f"rows {str(sizes):26s} accumulate: the same to 1e-6; mean of the means: off by {off[1]:.0%}")
 
 # %% [markdown]
 # And what does it save? `kept_for_backward` counts every tensor that autograd holds for the backward pass.
 
-# %% name="what_accumulation_saves" tags=["compare"]
+# %% name="what_accumulation_saves"
 from minillm.course.ledger import kept_for_backward
 
 model = GPT(harness.BASE, torch.Generator().manual_seed(2))
@@ -464,7 +464,7 @@ assert found["cross-entropy"] == found["residual sum"] == "float32"
 # That is the list of a CPU; a GPU's adds softmax and norms to the float32 side. What looks like 16 bits outside is not
 # always so inside: torch's 16-bit softmax and layer norm add up in float32 and round at the end. Measure it:
 
-# %% name="sums_inside_of_a_kernel" tags=["compare"]
+# %% name="sums_inside_of_a_kernel"
 generator = torch.Generator().manual_seed(3)
 scores = torch.randn(64, 4096, generator=generator).bfloat16()
 exact = scores.double().softmax(-1)
@@ -504,7 +504,7 @@ assert pure == 1 and abs(working.item() - 0.9) < 1e-3
 # In a real model it is not one weight. Here is a small GPT, a step of AdamW at a rate of 0.00001, as at the end of a
 # run, and the share of its weights that have not moved after it:
 
-# %% name="weights_that_stand_still" tags=["compare"]
+# %% name="weights_that_stand_still"
 from dataclasses import replace
 
 from minillm.config import Init
@@ -523,7 +523,7 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16):
         n_same, n_all = n_same + ((after == before) & used).sum().item(), n_all + used.sum().item()
     still[dtype] = n_same / n_all
     print(f"{str(dtype)[6:]:8s} {still[dtype]:4.0%} of the weights did not move")
-assert still[torch.float32] < 0.02 and 0.1 < still[torch.float16] < still[torch.bfloat16]
+assert still[torch.float32] < 0.02 and 0.5 < still[torch.float16] < still[torch.bfloat16] > 0.8
 
 # %% [markdown]
 # A run in pure bf16 does not crash. It learns while steps are large and goes deaf when the rate comes down.
@@ -623,7 +623,7 @@ def scaled_run(prepare, optimizer_of, seed, steps=40):
         history.append(loss.item())
     return history[0], sum(history[-10:]) / 10
 
-# %% name="adamw_and_sgd" tags=["compare"]
+# %% name="adamw_and_sgd"
 choices = {"AdamW": lambda p: torch.optim.AdamW(p, 3e-3), "SGD": lambda p: torch.optim.SGD(p, 1.0)}
 fell = {}
 for name, optimizer_of in choices.items():
@@ -636,7 +636,7 @@ assert fell["AdamW"] > 2 and abs(fell["SGD"]) < 0.3
 
 # %% exercise="training.unscaling.unscale_and_clip"
 
-# %% name="sgd_again" tags=["compare"]
+# %% name="sgd_again"
 first, last = scaled_run(unscale_and_clip, choices["SGD"], 0)
 print(f"SGD   loss from {first:.1f} to {last:.1f}")
 assert first - last > 2
@@ -661,7 +661,7 @@ assert first - last > 2
 # %%
 guess_mb = None
 
-# %% name="predicted_and_measured" tags=["compare"]
+# %% name="predicted_and_measured"
 from minillm.config import Mlp
 from minillm.course.ledger import MemoryLedger
 
@@ -687,7 +687,7 @@ print("you said", guess_mb, "MB of activations")
 assert all(measured[name] == predicted[name] for name in ("weights", "gradients", "moments"))
 assert 0.85 < measured["activations"] / predicted["activations"] < 1.15
 
-# %% name="the_worst_moment" tags=["compare"]
+# %% name="the_worst_moment"
 in_flight = predicted["activations"] + predicted["logits"]
 print(f"forward and backward hold up to {ledger.peak_bytes:,} bytes; activations and logits make {in_flight:,}")
 assert 0.85 < ledger.peak_bytes / in_flight < 1.15
@@ -712,11 +712,11 @@ assert state == sum(memory.state_bytes(7_000_000_000, "fp32").values()) == 112_0
 # %%
 guess_more_work = None
 
-# %% name="checkpointing_keeps_the_gradients" tags=["compare"]
+# %% name="checkpointing_keeps_the_gradients"
 from minillm.training.recompute import recomputed_blocks
 
 DROPPING = GPT(replace(CONFIG, n_layers=8, dropout=0.1), torch.Generator().manual_seed(2)).train()
-kept, work, found = {}, {}, {}
+kept, work, peaks, found = {}, {}, {}, {}
 for again in (False, True):
     torch.manual_seed(0)  # of dropout
     DROPPING.zero_grad()
@@ -724,12 +724,12 @@ for again in (False, True):
         with kept_for_backward(but_not=DROPPING.parameters()) as count:
             loss = accumulation.batch_loss(DROPPING, ids, ids)
         loss.backward()
-    kept[again], work[again] = count["bytes"], ledger.flops
+    kept[again], work[again], peaks[again] = count["bytes"], ledger.flops, ledger.peak_bytes
     found[again] = torch.cat([p.grad.flatten() for p in DROPPING.parameters()])
     print(f"{'recomputed' if again else 'plain':10s} kept {kept[again]:>11,} bytes, at the worst moment "
-          f"{ledger.peak_bytes:>11,}")
+          f"{peaks[again]:>11,}")
 assert torch.equal(found[True], found[False]), "to the last bit, dropout included"
-assert kept[False] > 4 * kept[True] and 1.2 < work[True] / work[False] < 1.34
+assert kept[False] > 6 * kept[True] and peaks[False] > 2 * peaks[True] and 1.2 < work[True] / work[False] < 1.34
 print(f"the same gradients to the last bit; {kept[False] / kept[True]:.0f} times less kept, "
       f"{work[True] / work[False] - 1:.0%} more matrix products (you said {guess_more_work})")
 
@@ -769,7 +769,7 @@ def bytes_of_a_step(n_pieces=1, again=False, max_norm=None, dtype=torch.float32,
     return {"weights": sum(p.nbytes for p in model.parameters()), "gradients": sum(p.grad.nbytes for p in learning),
             "optimizer": moments + extra, "activations": kept}
 
-# %% name="what_each_method_saves" tags=["compare"]
+# %% name="what_each_method_saves"
 methods = {
     "plain": {}, "gradient clipping": {"max_norm": 1e-3}, "4 micro-batches": {"n_pieces": 4},
     "checkpointing": {"again": True}, "bf16 with masters": {"dtype": torch.bfloat16},
@@ -1256,7 +1256,7 @@ class LossBook:
 
 with mine.active():
     state = loop.train(model, harness.text_batches(7, 32, 8), recipe, steps=30, callbacks=[LossBook()])
-print(f"{state.step} steps, {state.tokens:,} targets, loss scale {state.loss_scale:,.0f}")
+print(f"{state.step} steps, {state.tokens:,} targets")
 assert state.step == 30 and state.tokens == 30 * 2 * 8 * 32 and sum(told[-5:]) / 5 < told[0] - 2
 mine.table()
 
@@ -1306,7 +1306,7 @@ for _, shares, exams in by_width.values():
     assert ((shares**20 - exams).abs() < 0.06).all(), "20 in a row is p to the 20th"
 steps_up = [single[b] - single[a] for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)]
 jumps = [exact[b] - exact[a] for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)]
-assert max(steps_up) < 0.3 and exact[20] < 0.02 and single[20] > 0.5 and exact[48] > 0.95 and max(jumps) > 0.4
+assert max(steps_up) < 0.3 and exact[20] < 0.02 and single[20] > 0.5 and exact[48] > 0.95 and max(jumps) > 0.3
 print(f"width 20 knows more than half of the facts and passes {exact[20]:.0%} of the exams; you said {guess_share}, "
       f"and it is 0.5 to the power of 1/20: {0.5 ** (1 / 20):.3f}")
 figure, panels = plots.new_figure(2, width=9.0, height=3.1)
