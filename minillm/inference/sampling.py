@@ -97,7 +97,7 @@ def typical_filter(logits: Float[Tensor, "*batch V"], typical_p: float) -> Float
     Returns: (..., V), -inf where forbidden.
     Raises:
         ValueError: if typical_p is outside (0, 1].
-    Source: Meister et al. 2022, Locally Typical Sampling, section 4; equal surprises are cut in the vocabulary's order.
+    Source: Meister et al. 2022, Locally Typical Sampling. Of equal distances the earlier token is kept first.
     Lesson: 09.
     """
     if not 0 < typical_p <= 1:

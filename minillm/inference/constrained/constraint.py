@@ -25,8 +25,8 @@ class TokenConstraint:
         token_ids = generate(model, prompts, 8, processors=[constraint], stop_ids=constraint.stop_ids)
         texts = [constraint.read(row) for row in token_ids]
 
-    Put it last among processors: then nothing that others forbid is what it counts on. It remembers nothing from step
-    to step, so beams may be exchanged. For a row that has left the pattern in spite of it, it changes nothing.
+    It remembers nothing from step to step, so beams may be exchanged. For a row that has left the pattern in spite of
+    it, it changes nothing. A processor that forbids what the pattern needs leaves no token, which `generate` refuses.
 
     Args:
         automaton: from `compile_regex`.

@@ -18,8 +18,8 @@ def utf8_ranges(first: int, last: int) -> Iterator[ByteRanges]:
         first: code point.
         last: code point, not less than first.
     Returns: an iterator over products; no two have a character in common.
-    Source: the Unicode Standard, section 3.9, table 3-6; the splitting is that of Cox 2010, Regular Expression Matching
-        in the Wild, "UTF-8".
+    Source: the Unicode Standard, section 3.9, table 3-6; an automaton over the bytes of characters as in Cox 2010,
+        Regular Expression Matching in the Wild, step 3.
     Lesson: 09.
     """
     for low, high in _LENGTHS:
