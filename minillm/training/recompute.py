@@ -53,13 +53,17 @@ def recomputed_blocks(model: nn.Module, active: bool = True) -> Iterator[None]:
         active: False changes nothing, so that a setting can be passed on.
     Returns: a context manager.
     Raises:
-        ValueError: if the model has a mixture of experts: its balancing loss reads inside of the blocks.
+        ValueError: if the model has a mixture of experts (its balancing loss reads inside of the blocks), or weights
+            that are sharded over processes.
     Source: as `recompute`.
     Lesson: 08.
     """
     if active and balancing.has_experts(model):
         raise ValueError(f"model={type(model).__name__}: its mixture of experts is balanced by what routers say inside "
                          "the blocks, which is not kept; train it without recomputing")
+    if active and any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
+        raise ValueError(f"model={type(model).__name__}: its weights are sharded, and whole only while a block runs "
+                         "for the first time; train it with parallel='ddp', or without recomputing")
     blocks = list(model.blocks) if active else []
     for block in blocks:
         block.forward = partial(_block_forward, block, block.forward)

@@ -130,6 +130,13 @@ def test_what_would_be_silently_wrong_is_refused():
         model(torch.arange(3, 9)[None])
 
 
+def test_sharded_weights_are_refused():
+    model = small_model(0)
+    next(model.parameters()).full_tensor = lambda: None  # what a parameter has that fully_shard has cut up
+    with pytest.raises(ValueError, match="sharded"), recompute.recomputed_blocks(model):
+        pass
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_training_run_ends_in_the_same_weights(dtype):
     ends = []
