@@ -133,7 +133,7 @@ def paged_states(n_events: int, block_len: int) -> list[PagedState]:
             cache.append(*_one_token([vocabulary.index(word) for word in new]), places)
             table = cache.rows.block_tables[0]
             written = [table[place // block_len] * block_len + place % block_len for place in places.tolist()]
-        event = f"{name} {action} {' '.join(new)}".strip()
+        event = f"{name} {action}" + (f": {words}" if new else "")
         event += "; its last block was shared, so it took a copy" if pool.copies > copies else ""
         states.append(_paged_state(pool, texts, event, vocabulary, written))
     return states
