@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minillm.training import accumulation, balancing, clipping, precision
+from minillm.training import accumulation, balancing, clipping, precision, unscaling
 from minillm.training.accumulation import MicroBatch
 from minillm.training.callbacks import notify
 from minillm.training.compiling import compiled
@@ -128,10 +128,10 @@ def training_step(
     grads = weights.gradients()
     overflow = False
     if state.dtype == "fp16":
-        grads = [grad / state.loss_scale for grad in grads]
-        overflow = not precision.all_finite(grads)
+        clipped, norm, overflow = unscaling.unscale_and_clip(grads, state.loss_scale, state.recipe.max_norm)
         state.loss_scale, state.good_steps = precision.loss_scale_step(state.loss_scale, state.good_steps, overflow)
-    clipped, norm = clipping.clip_by_norm(grads, state.recipe.max_norm)
+    else:
+        clipped, norm = clipping.clip_by_norm(grads, state.recipe.max_norm)
     if not overflow:
         weights.set_gradients(clipped)
         for group in optimizer.param_groups:

@@ -1237,9 +1237,9 @@ else:
 # %% [markdown]
 # ## A run of your own
 #
-# Five of your functions are what a training loop is made of. Here the engine of this course trains a GPT with them: two
-# micro-batches a step, in fp16 with a loss scale, AdamW on float32 masters, cosine. A sixth of them you have used on
-# four ranks.
+# Six of your functions are what a training loop is made of. Here the engine of this course trains a GPT with them: two
+# micro-batches a step, in fp16 with a loss scale, AdamW on float32 masters, cosine. What you wrote for many ranks you
+# have used above.
 
 # %% name="a_run_of_your_own" tags=["compare"]
 from minillm.training import loop
