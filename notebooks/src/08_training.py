@@ -16,7 +16,7 @@
 # equation 5; Pascanu et al. 2013 (clipping), section 3.2; Micikevicius et al. 2017 (mixed precision), section 3; Ott et
 # al. 2018 (Scaling NMT), section 3; Chen et al. 2016 (checkpointing), section 3; Korthikanti et al. 2022, section 4.1;
 # Rajbhandari et al. 2019 (ZeRO), sections 3 and 5; Shoeybi et al. 2019 (Megatron-LM), section 3; Huang et al. 2018
-# (GPipe), section 2; Wei et al. 2022 and Schaeffer et al. 2023 (emergence).
+# (GPipe), section 2; Patarasuk and Yuan 2009 (the ring); Wei et al. 2022 and Schaeffer et al. 2023 (emergence).
 #
 # An exercise is three cells: the task with folded hints, a cell for your function, and a check that tells you which
 # mistake you made. Until yours is right, the lesson goes on with the course's own.
@@ -1198,7 +1198,7 @@ else:
 # ## Explore
 #
 # The same arithmetic for models that do not fit on this machine. Find out what it takes to get llama-7b into 24 GiB on
-# one device, and why it fails; then take eight devices and ZeRO (next section). Which method matters for GPT-2's
+# one device, and why it fails; then take eight devices and ZeRO. Which method matters for GPT-2's
 # vocabulary and a micro-batch of 64?
 
 # %% name="calculator"
@@ -1347,4 +1347,4 @@ plots.show(figure, alt="Left: single facts rise smoothly with width, 20 in a row
 #    in float32, and for fp16 a scale that is taken out before anything looks at the gradients.
 #
 # **Where next.** Lesson 09 lets the trained model write, lesson 10 makes that fast. Lesson 13 trains few weights, and
-# lesson 11 keeps 16 bits for a luxury.
+# lesson 11 goes below 16 bits.
