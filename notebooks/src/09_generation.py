@@ -56,10 +56,10 @@ plots.show(figure, alt="Six words after 'The cat sat on the': temperature 0.5 sh
 # nobody needs a softmax: it keeps the order.
 
 # %% name="one_token_by_hand" tags=["compare"]
-from minillm.layers.softmax import softmax
+from minillm.layers import softmax
 
 logits = torch.tensor([2.0, 1.0, 1.0, 0.0])
-probs = softmax(logits)
+probs = softmax.softmax(logits)
 assert torch.allclose(probs, logits.exp() / logits.exp().sum()) and abs(probs.sum().item() - 1) < 1e-6
 print("probabilities ", [round(p, 3) for p in probs.tolist()], " greedy takes token", int(logits.argmax()))
 draws = torch.multinomial(probs, 1000, replacement=True, generator=torch.Generator().manual_seed(0))
@@ -83,7 +83,7 @@ guess_changed = None
 
 # %% name="argmax_needs_no_softmax" tags=["compare"]
 many = 2 * torch.randn(1000, 50, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-at = {T: softmax(apply_temperature(many, T)) for T in (0.1, 1.0, 10.0)}
+at = {T: softmax.softmax(apply_temperature(many, T)) for T in (0.1, 1.0, 10.0)}
 changed = sum(int((probs.argmax(-1) != many.argmax(-1)).sum()) for probs in at.values())
 entropy = {T: -torch.special.xlogy(probs, probs).sum(-1) for T, probs in at.items()}
 assert changed == 0 and (entropy[0.1] < entropy[1.0]).all() and (entropy[1.0] < entropy[10.0]).all()
@@ -127,7 +127,7 @@ for writer in writers:
         logits = writer(prompts)[:, -1].double()
     entropies = []
     for T in (0.25, 0.5, 1.0, 2.0):
-        probs = softmax(apply_temperature(logits, T))
+        probs = softmax.softmax(apply_temperature(logits, T))
         assert (probs.argmax(-1) == logits.argmax(-1)).all()
         entropies.append(-torch.special.xlogy(probs, probs).sum(-1))
     assert all((low < high).all() for low, high in zip(entropies, entropies[1:], strict=False))
@@ -186,13 +186,13 @@ with torch.no_grad():
 spread = {}
 for name, shape in filters.items():
     kept = shape(everywhere).isfinite()
-    mass = (softmax(everywhere) * kept).sum(-1)
+    mass = (softmax.softmax(everywhere) * kept).sum(-1)
     spread[name] = kept.sum(-1).double().quantile(torch.tensor([0.1, 0.9]).double()).tolist()
     print(f"{name:10s} leaves {spread[name][0]:4.0f} to {spread[name][1]:4.0f} tokens (all but the outer tenths), "
           f"with {mass.min():.0%} to {mass.max():.0%} of the mass")
 assert spread["top-k 10"] == [10, 10]
 assert all(spread[name][1] > 3 * spread[name][0] for name in ("top-p 0.9", "min-p 0.1"))
-tail = softmax(everywhere).sort(-1, descending=True).values[:, 50:].sum(-1)
+tail = softmax.softmax(everywhere).sort(-1, descending=True).values[:, 50:].sum(-1)
 share = (tail > 0.1).double().mean().item()
 assert share > 0.5
 print(f"at {share:.0%} of the places more than a tenth of the mass lies beyond the 50 likeliest of 512 tokens")
@@ -378,7 +378,7 @@ from minillm.course.scenes.small_writers import train_copier
 
 with tqdm(total=6, desc="copiers") as bar:
     copiers = {2: [], 1: []}
-    for n_layers, steps in ((2, 250), (1, 120)):
+    for n_layers, steps in ((2, 200), (1, 100)):
         for seed in (0, 1, 2):
             copiers[n_layers].append(train_copier(n_layers, seed, steps))
             bar.update()
@@ -473,24 +473,25 @@ assert (price[1][:, 5] > 0.5 * price[1][:, 0]).all() and (writer_price[:, 1:] < 
 # that is said a second time. Lesson 07 showed them growing.
 #
 # What if such a model is allowed to *draw*? Give the copiers a text that has begun to repeat itself, and count how many
-# of the next 24 symbols go on with it.
+# of the next 12 symbols go on with it. Chance would give 1 in 32.
 
-# %% name="drawing_does_not_save_it" tags=["compare"]
+# %% name="drawing_frees_it_slowly" tags=["compare"]
 begun = six.repeat(1, 4)
 goes_on = {}
 for name, models in (("two layers", copiers[2]), ("one layer", copiers[1])):
     for temperature in (0.0, 1.0):
-        rows = [generate(model, begun, 24, temperature=temperature, generator=torch.Generator().manual_seed(0))
+        rows = [generate(model, begun, 12, temperature=temperature, generator=torch.Generator().manual_seed(0))
                 for model in models]
-        goes_on[name, temperature] = [(row[:, 24:] == begun).double().mean().item() for row in rows]
+        goes_on[name, temperature] = [(row[:, 24:] == begun[:, :12]).double().mean().item() for row in rows]
 for seed in range(3):
-    assert goes_on["two layers", 0.0][seed] > 0.6 and goes_on["two layers", 1.0][seed] > 0.3
+    assert goes_on["two layers", 0.0][seed] > 0.6 and goes_on["two layers", 1.0][seed] > 0.15
     assert goes_on["two layers", 1.0][seed] > 2 * goes_on["one layer", 1.0][seed]
-print("two layers: more than 60 % of the next 24 symbols are copied greedily, more than 30 % at temperature 1")
+print("two layers: more than 60 % of the next 12 symbols are copied greedily, more than 15 % at temperature 1")
 print("at temperature 1 more than twice as many as with one layer, in three seeds of three")
 
 # %% [markdown]
-# So the loops have several causes that add up. Texts of the highest probability are dull. Choosing greedily walks
+# Drawing breaks the loop sooner than greedy choice, but not at once: each step the odds are for going on. So the loops
+# have several causes that add up. Texts of the highest probability are dull. Choosing greedily walks
 # into them. Heads that copy, without which no model could use its context, make a repetition more and more certain.
 # And texts that stand in the training data many times teach a model to copy even more: the copiers are the extreme
 # case, they have read nothing else.
@@ -508,11 +509,11 @@ def as_the_paper_writes_it(logits, token_ids, penalty):
 
 
 row, said = torch.tensor([[4.0, 1.0, -1.0, -4.0]]), torch.tensor([[0, 3]])
-before, after = softmax(row)[0], softmax(as_the_paper_writes_it(row, said, 2.0))[0]
+before, after = softmax.softmax(row)[0], softmax.softmax(as_the_paper_writes_it(row, said, 2.0))[0]
 for token in (0, 3):
     print(f"token {token} has been said: probability {before[token]:.4f} becomes {after[token]:.4f}")
 assert after[0] < before[0] and after[3] > 10 * before[3]
-shifted = softmax(row - 10)[0], softmax(as_the_paper_writes_it(row - 10, said, 2.0))[0]
+shifted = softmax.softmax(row - 10)[0], softmax.softmax(as_the_paper_writes_it(row - 10, said, 2.0))[0]
 print("the same probabilities with all logits 10 lower: token 0 becomes", f"{shifted[1][0]:.4f}")
 assert torch.allclose(shifted[0], before) and shifted[1][0] > before[0]
 
@@ -524,7 +525,7 @@ assert torch.allclose(shifted[0], before) and shifted[1][0] > before[0]
 
 # %% name="the_penalty_is_mended" tags=["compare"]
 for shift in (0.0, -10.0, 10.0):
-    mended = softmax(repetition_penalty(row + shift, said, 2.0))[0]
+    mended = softmax.softmax(repetition_penalty(row + shift, said, 2.0))[0]
     unsaid = mended[1] / mended[2]
     assert mended[0] < before[0] and mended[3] < before[3] and abs(unsaid - before[1] / before[2]) < 1e-2
     print(f"logits shifted by {shift:+.0f}: token 0 {before[0]:.2f} becomes {mended[0]:.2f}, token 3 falls too")
@@ -542,7 +543,7 @@ for shift in (0.0, -10.0, 10.0):
 # ### What helps, measured
 #
 # All on top of greedy choice, with nothing else changed. (Typical sampling is a filter of another kind: it keeps
-# tokens whose surprise is near the average, and drops the too likely ones first.)
+# the tokens whose surprise is nearest to the average, and may drop the likeliest.)
 
 # %% name="penalties_at_work"
 from minillm.inference.steering import Steering
@@ -739,7 +740,7 @@ assert all(beams < 0.3 and draws > 0.8 for beams, draws in of_eight.values())
 # %% name="explorer"
 from minillm.course.scenes.sampling_explorer import sampling_widget
 
-sampling_widget(writers[0], tokenizer, "The value of the ")
+sampling_widget(writers[0], tokenizer, "The value of the")
 
 # %% [markdown]
 # ## Interview corner

@@ -37,14 +37,15 @@ def choice_bars(
     """
     places = range(len(tokens))
     before, after = [float(p) for p in before], [float(p) for p in after]
+    reach = max(*before, *after)
     axes.barh(places, after, color=COLOURS[0], height=0.62)
     axes.barh(places, before, facecolor="none", edgecolor=INK, linewidth=1.0, height=0.62)
     for place, (p, q) in enumerate(zip(before, after, strict=True)):
         label, ink = (f"{q:.2f}", INK) if q > 0 else ("forbidden", COLOURS[3])
-        axes.text(max(p, q) + 0.015, place, label, va="center", fontsize=8, color=ink)
+        axes.text(max(p, q) + 0.02 * reach, place, label, va="center", fontsize=8, color=ink)
     axes.set_yticks(places, list(tokens))
     axes.set_ylim(len(tokens) - 0.4, -0.6)
-    axes.set_xlim(0, 1.22 * max(*before, *after, 0.1))
+    axes.set_xlim(0, 1.25 * reach)
     axes.set_xlabel("probability", fontsize=9, color=INK)
     axes.set_title(title, fontsize=10, color=INK)
 
