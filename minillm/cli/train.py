@@ -13,7 +13,7 @@ from minillm.cli import options, runs
 
 DEFAULTS = {"corpus": "stories", "preset": "tiny", "tokenizer": "bpe", "vocab_size": 1024, "seq_len": 128,
             "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 50, "schedule": "linear", "accumulation": 1,
-            "dtype": "auto", "compile": False, "threads": None}
+            "dtype": "auto", "compile": False, "recompute": False, "threads": None}
 OfText = "For a text: "
 
 
@@ -26,6 +26,8 @@ def train_command(
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU. [all or one: a short trial decides]")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16: what to compute in. [auto]")] = None,
     compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile. [no]")] = None,
+    recompute: Annotated[bool | None, typer.Option("--recompute/--keep", help="Compute activations twice, to keep "
+                                                   "fewer. [keep]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the checkpoint. [a new one in runs/]")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run; --seconds and --steps are totals.")] = None,
     preset: Annotated[str | None, typer.Option(help="Shape of the model, see minillm.config. [tiny]")] = None,

@@ -51,7 +51,7 @@ def new_run(settings: Mapping[str, Any], folder: Path, device: str, ranks: Ranks
         ValueError: if an option is out of range, or the folder cannot be written.
     """
     recipe = Recipe(**{name: settings[name] for name in
-                       ("learning_rate", "warmup_steps", "schedule", "accumulation", "dtype", "compile")})
+                       ("learning_rate", "warmup_steps", "schedule", "accumulation", "dtype", "compile", "recompute")})
     require_shares(settings["batch_size"], ranks)
     settings = ranks.first({**settings, "threads": settings["threads"] or use_fastest_threads()})
     torch.set_num_threads(settings["threads"])

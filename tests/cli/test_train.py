@@ -88,6 +88,14 @@ def test_a_seed_decides_everything_and_none_is_a_fresh_one():
         Path("runs/stories"), Path("runs/stories-2"), Path("runs/stories-3")]
 
 
+def test_activations_computed_twice_change_nothing_but_memory():
+    once, twice = (report("train", "--steps", "3", *FAST, "--seed", "7", "--dtype", "fp32", *extra) for extra in (
+        (), ("--recompute",)))
+    assert once["losses"] == twice["losses"]
+    index = json.loads((Path(twice["out"]) / "checkpoint.json").read_text())
+    assert index["recipe"]["recompute"] is True
+
+
 def test_without_json_it_prints_lines_to_read():
     result = minillm("train", "--steps", "1", *FAST, "--seed", "3", "--out", "here")
     lines = result.stdout.splitlines()
