@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minillm.config import preset
-from minillm.inference.induction import HeadScores, copying_nats, score_heads, repeated_random, without_head
+from minillm.inference.induction import HeadScores, copying_nats, repeated_random, score_heads, without_head
 from minillm.inference.repetition import token_nats
 from minillm.layers.recorder import record, report
 from minillm.model.gpt import GPT

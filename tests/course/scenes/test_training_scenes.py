@@ -42,7 +42,8 @@ def test_an_unknown_model_is_named():
 
 
 def test_the_calculator_redraws_and_tells_what_fits():
-    explorer = Explorer(memory_calculator.calculator_picture, "bars of what a device holds", **memory_calculator.calculator_controls())
+    explorer = Explorer(memory_calculator.calculator_picture, "bars of what a device holds",
+                        **memory_calculator.calculator_controls())
     before = explorer.picture.value
     explorer.controls["model"].value = "llama-7b"
     assert explorer.picture.value != before
