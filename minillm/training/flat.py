@@ -101,8 +101,9 @@ class FlatWeights:
 
     def zero_gradients(self) -> None:
         r"""Forget all gradients."""
-        for grad in self._grads.values():
+        for key, grad in self._grads.items():
             grad.zero_()
+            self.masters[key].grad = None  # the clipped ones of the step before
 
     def collect_gradients(self) -> None:
         r"""Add the working copy's gradients to the masters', in float32, and forget them."""
