@@ -1,14 +1,11 @@
-r"""Filters, penalties and a step of beams on a device that does not exist, as `tests/training/placement.py` does it.
-
-Run it in a process of its own. It prints one line a function; exit code 77 = this torch has no such device.
-"""
-
-import sys
+r"""Filters, penalties and a step of beams on a device that does not exist, see `tests/pretend.py`."""
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from minillm.inference import beam, penalties, sampling, stopping
 from minillm.inference.beam_cache import BeamCache
+from tests import pretend
 
 CASES = {
     "temperature": lambda logits, ids: sampling.apply_temperature(logits, 0.7),
@@ -38,13 +35,7 @@ def kept_by_a_cache(x):
 
 def main():
     r"""Every function in turn."""
-    try:
-        from torch._subclasses.fake_tensor import FakeTensorMode
-        from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
-
-        _setup_privateuseone_for_python_backend("pretend")
-    except (ImportError, AttributeError):
-        sys.exit(77)
+    pretend.teach()
     for name, case in CASES.items():
         with FakeTensorMode():
             logits = torch.empty(2, 9, device="pretend")

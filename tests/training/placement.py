@@ -1,19 +1,15 @@
-r"""A training step on a device that does not exist: nothing is computed, but every tensor knows where it lies.
+r"""A training step on a device that does not exist, see `tests/pretend.py`."""
 
-torch can be taught a device in Python, and under FakeTensorMode tensors have shapes and devices and no numbers. So a
-mask, a target or an index that was left on the CPU is found without a GPU. This changes torch for the whole process:
-run it in one of its own. It prints one line a case; exit code 77 = this torch has no such device.
-"""
-
-import sys
 from functools import partial
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from minillm.config import Alibi, AttentionOptions, Glu, Norm, Rope, T5Bias, preset
 from minillm.model.gpt import GPT
 from minillm.training import accumulation, loop, precision, state
 from minillm.training.recipe import Recipe
+from tests import pretend
 from tests.training.small import VOCAB, counting_batches
 
 SIZES = dict(vocab_size=VOCAB, max_seq_len=12, d_model=16, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8)
@@ -44,8 +40,6 @@ def fused_adamw(decayed, plain, betas, weight_decay):
 
 def devices_of_a_step(changes, dtype, wrap=lambda model: model):
     r"""Where everything lies after a training step of two batches."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     batch = next(counting_batches(torch.Generator().manual_seed(0)))
     with FakeTensorMode() as mode:
         with torch.device("pretend"):
@@ -60,13 +54,7 @@ def devices_of_a_step(changes, dtype, wrap=lambda model: model):
 
 def main():
     r"""Every model in every format, and one that must be found out."""
-    try:
-        from torch._subclasses.fake_tensor import FakeTensor
-        from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
-
-        _setup_privateuseone_for_python_backend("pretend")
-    except (ImportError, AttributeError):
-        sys.exit(77)
+    pretend.teach()
     FakeTensor.is_cuda = property(lambda tensor: tensor.device.type == "pretend")  # so that it takes a GPU's path
     accumulation.count_targets = lambda targets: 7  # there is nothing to count; it is done on the CPU
     state.make_adamw = fused_adamw

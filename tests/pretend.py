@@ -1,0 +1,34 @@
+r"""A device that does not exist: nothing is computed on it, but every tensor knows where it lies.
+
+torch can be taught a device in Python, and under FakeTensorMode tensors have shapes and devices and no numbers. So a
+mask, a target or an index that was left on the CPU is found without a GPU. This changes torch for the whole process, so
+it is done in a process of its own: a module whose `main` calls `teach` and prints a line a case.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNTEACHABLE = 77  # exit code
+
+
+def teach():
+    r"""Let torch know the device `pretend`, or end the process if this torch cannot be taught one."""
+    try:
+        from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+        _setup_privateuseone_for_python_backend("pretend")
+    except (ImportError, AttributeError):
+        sys.exit(UNTEACHABLE)
+
+
+def lines_of(module: str) -> list[str]:
+    r"""What a module prints, run in a process of its own."""
+    command = [sys.executable, "-m", module]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    if run.returncode == UNTEACHABLE:
+        pytest.skip("this torch cannot be taught a device in Python (a private function that may go)")
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout.splitlines()
