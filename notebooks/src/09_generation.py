@@ -268,7 +268,7 @@ plots.show(figure, alt="Two texts in black (given) and blue (written) that fall 
 for seed in range(3):
     (_, variety, n_loops), (_, real, n_real) = measured["greedy"][seed], measured["people"][seed]
     assert variety < 0.8 < 0.9 < real and n_loops >= 3 and n_real == 0
-    assert measured["T = 1"][seed][1] > 0.95 and measured["T = 1"][seed][2] <= 1
+    assert measured["T = 1"][seed][1] > 0.95 and measured["T = 1"][seed][2] <= 3
 print("in each of three writers: greedy texts below 0.8 distinct-4 and several in a loop to their end,")
 print("people above 0.9 and none in a loop, temperature 1 above 0.95")
 

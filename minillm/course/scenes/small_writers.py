@@ -30,7 +30,7 @@ def train_writer(token_ids: Tensor, vocab_size: int, seed: int, steps: int = 160
         token_ids: the text, (n,), int64.
         vocab_size: of its tokenizer.
         seed: of the weights and of the windows.
-        steps: of training, with 16 windows of 64 tokens each.
+        steps: of training, with 12 windows of 64 tokens each.
     Returns: the model, in evaluation mode.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -38,9 +38,9 @@ def train_writer(token_ids: Tensor, vocab_size: int, seed: int, steps: int = 160
 
     def windows() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            yield batches.next_token_batch(token_ids, 64, 16, generator)
+            yield batches.next_token_batch(token_ids, 64, 12, generator)
 
-    recipe = Recipe(learning_rate=8e-3, warmup_steps=min(30, steps // 4))
+    recipe = Recipe(learning_rate=8e-3, warmup_steps=min(30, steps // 4), dtype="fp32")
     train(model, windows(), recipe, steps=steps, report_every=steps)
     return model
 
@@ -76,6 +76,6 @@ def train_copier(n_layers: int, seed: int, steps: int = 200) -> GPT:
             text = repeated_symbols(24, 41, generator)
             yield text[:, :-1], text[:, 1:].contiguous()
 
-    recipe = Recipe(learning_rate=8e-3, warmup_steps=min(30, steps // 4))
+    recipe = Recipe(learning_rate=8e-3, warmup_steps=min(30, steps // 4), dtype="fp32")
     train(model, texts(), recipe, steps=steps, report_every=steps)
     return model
