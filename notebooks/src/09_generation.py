@@ -13,7 +13,7 @@
 # | **Runs on** | any CPU with 2 GB; the cells take about 40 seconds, most of it the training of nine small models |
 #
 # **Sources.** Holtzman et al. 2019 (neural text degeneration, top-p), sections 3 and 4; Fan et al. 2018 (top-k),
-# section 5.4; Nguyen et al. 2024 (min-p), section 3; Meister et al. 2022 (typical sampling), section 4; Keskar et al.
+# section 5.4; Nguyen et al. 2024 (min-p), section 3; Meister et al. 2022 (typical sampling); Keskar et al.
 # 2019 (CTRL), section 4.1; Xu et al. 2022 (self-reinforcement), section 2; Olsson et al. 2022 (induction heads);
 # Stahlberg and Byrne 2019 (the empty translation), section 3; Willard and Louf 2023 (constrained output), section 3.
 #
