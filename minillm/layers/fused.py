@@ -42,7 +42,7 @@ def fused_sdpa(
         attn_bias = attn_bias.to(q.dtype)
         if mask is not None:
             attn_bias = attn_bias.masked_fill(~mask, float("-inf"))
-    if q.is_cuda or not torch.is_grad_enabled():
+    if q.device.type != "cpu" or not torch.is_grad_enabled():
         out = F.scaled_dot_product_attention(q, k, v, mask if attn_bias is None else attn_bias, scale=scale)
     else:
         if attn_bias is None and mask is not None:
