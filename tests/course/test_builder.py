@@ -11,7 +11,7 @@ from nbformat import NotebookNode
 from minillm.course.builder import build
 from minillm.course.builder.expand import expand_lesson
 from minillm.course.builder.lesson_file import read_lesson
-from minillm.course.builder.outputs import complaints, same_run, strip_outputs
+from minillm.course.builder.outputs import complaints, same_run, strip_outputs, tidy_outputs
 from minillm.course.builder.running import GIGABYTE, Cost, budget_of, run_notebook
 
 LESSON = '''# %% [markdown]
@@ -215,6 +215,19 @@ def test_build_leaves_alone_what_only_took_another_time(root: Path, capsys: pyte
     assert not same_run(old, expand(root, "blank"))
     assert strip_outputs(new) != strip_outputs(old)
     shutil.rmtree(root / "build")
+
+
+def test_text_that_came_in_pieces_is_joined() -> None:
+    def text(words: str, name: str = "stdout") -> NotebookNode:
+        return nbformat.v4.new_output("stream", name=name, text=words)
+
+    picture = nbformat.v4.new_output("display_data", {"text/plain": "a picture"})
+    pieces = [text("one"), text(" and\n"), text("two\n"), picture, text("three\n")]
+    pieces += [text("  5%|", "stderr"), text("four")]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("pass", outputs=pieces)])
+    tidy_outputs(notebook)
+    found = [output.get("text", "-") for output in notebook.cells[0].outputs]
+    assert found == ["one and\ntwo\n", "-", "three\n", "  5%|", "four"]
 
 
 def test_blank_lines_between_cells_mean_nothing(root: Path) -> None:

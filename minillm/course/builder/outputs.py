@@ -22,7 +22,9 @@ TIMES = re.compile(r"\b\d[\d,]*(\.\d+)?\s*(ns|us|µs|ms|s|seconds?|min|minutes|i
 
 
 def tidy_outputs(notebook: NotebookNode) -> None:
-    r"""Drop what only a live kernel can use, and what a progress bar has written over.
+    r"""Drop what only a live kernel can use and what a progress bar has written over; join text that came in pieces.
+
+    How many pieces a text comes in depends on how busy the machine was.
 
     Args:
         notebook: just run; changed in place, since it is the builder's own.
@@ -30,6 +32,8 @@ def tidy_outputs(notebook: NotebookNode) -> None:
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            cell.outputs = _joined(cell.outputs)
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET_VIEW, None)
             if output.output_type == "stream":
@@ -122,6 +126,16 @@ def machine_paths(root: Path) -> list[str]:
     """
     paths = [root.resolve(), Path.home(), Path(sys.prefix), Path(sys.base_prefix), Path(tempfile.gettempdir())]
     return sorted({str(path) for path in paths if len(path.parts) > 1})
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and joined[-1].get("name") == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _last_written(line: str) -> str:
