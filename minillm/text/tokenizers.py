@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from minillm.text.bpe import BPETokenizer
+from minillm.text.byte_level import ByteLevelBPE
 from minillm.text.byte_tokenizer import ByteTokenizer
 from minillm.text.characters import CharTokenizer
 from minillm.text.words import WordTokenizer
 
-Tokenizer = CharTokenizer | ByteTokenizer | WordTokenizer | BPETokenizer
-KINDS = {"characters": CharTokenizer, "bytes": ByteTokenizer, "words": WordTokenizer, "bpe": BPETokenizer}
+Tokenizer = CharTokenizer | ByteTokenizer | WordTokenizer | BPETokenizer | ByteLevelBPE
+KINDS = {"characters": CharTokenizer, "bytes": ByteTokenizer, "words": WordTokenizer, "bpe": BPETokenizer,
+         "byte_level": ByteLevelBPE}
 
 
 def from_dict(values: Mapping[str, Any]) -> Tokenizer:
