@@ -170,7 +170,7 @@ def cache_controls(kind: str = "paged", step: int = 4, size: int = 4) -> dict[st
     return {
         "kind": Dropdown(options=list(KINDS), value=kind, description="cache", **look),
         "step": IntSlider(value=step, min=0, max=LAST_STEP, description="step", **look),
-        "size": IntSlider(value=size, min=2, max=6, description="window or block", **look),
+        "size": IntSlider(value=size, min=2, max=6, description="length", **look),
     }
 
 
