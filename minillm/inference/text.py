@@ -13,7 +13,7 @@ from minillm.inference.stopping import stop_at
 
 
 def encode_prompt(tokenizer: Any, prompt: str, max_seq_len: int) -> list[int]:
-    r"""The token ids that a model is given before it writes: the begin token, where there is one, and the prompt.
+    r"""The token ids that a model is given before it writes: the begin token, where it expects one, and the prompt.
 
     Args:
         tokenizer: of the model.
@@ -24,7 +24,8 @@ def encode_prompt(tokenizer: Any, prompt: str, max_seq_len: int) -> list[int]:
         ValueError: if there is nothing to begin with, or the prompt is too long.
     Lesson: 09.
     """
-    begin = [tokenizer.bos_id] if hasattr(tokenizer, "bos_id") else []
+    begins = getattr(tokenizer, "adds_bos", True) and hasattr(tokenizer, "bos_id")
+    begin = [tokenizer.bos_id] if begins else []
     ids = begin + tokenizer.encode(prompt)
     if not ids:
         raise ValueError(f"prompt={prompt!r}: this model's texts have no begin token; give at least one character")

@@ -21,8 +21,9 @@ def token_texts(tokenizer: Any, at_start: bool) -> list[bytes]:
         TypeError: if the tokenizer is of no known kind.
     Lesson: 09.
     """
-    if hasattr(tokenizer, "token_bytes"):  # BPE
-        return list(tokenizer.token_bytes)
+    if hasattr(tokenizer, "token_bytes"):  # BPE; the text of a special token is its name, and is no text
+        no_text = frozenset(getattr(tokenizer, "special_ids", ()))
+        return [b"" if i in no_text else text for i, text in enumerate(tokenizer.token_bytes)]
     if isinstance(tokenizer, ByteTokenizer):
         return [bytes([i]) for i in range(256)]
     if isinstance(tokenizer, CharTokenizer):
