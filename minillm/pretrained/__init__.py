@@ -5,5 +5,6 @@ honours, the `ModelConfig` that they come to, and where each weight goes. What d
 """
 
 from minillm.pretrained.convert import FAMILIES, from_hf
+from minillm.pretrained.loading import load_pretrained as load
 
-__all__ = ["FAMILIES", "from_hf"]
+__all__ = ["FAMILIES", "from_hf", "load"]

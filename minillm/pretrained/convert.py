@@ -62,15 +62,49 @@ def from_hf(hf_model: Any) -> nn.Module:
     if config.model_type not in FAMILIES:
         raise ValueError(f"hf_model.config.model_type={config.model_type!r}: this family has no converter; "
                          f"use one of {', '.join(sorted(FAMILIES))}")
-    options, state = Options(config), hf_model.state_dict()
+    options, state = Options(config.to_dict(), type(config)().to_dict()), hf_model.state_dict()
     dtypes = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     if len(dtypes) != 1 or not all(tensor.is_floating_point() for tensor in state.values()):
         raise ValueError(f"hf_model: weights of dtypes {sorted({str(t.dtype) for t in state.values()})}; "
                          "use a model of one floating dtype, not quantized")
-    plan = FAMILIES[config.model_type](options, state)
+    return converted(options, state, dtypes.pop(), next(iter(state.values())).device, "hf_model")
+
+
+def converted(
+    options: Options, state: Mapping[str, Tensor], dtype: torch.dtype, device: str | torch.device, where: str,
+    most_values: int | None = None,
+) -> nn.Module:
+    r"""Build the model that the options describe, and fill it; no memory is taken for weights that are not kept.
+
+    Args:
+        options: of a family that is known.
+        state: its weights.
+        dtype: of our model.
+        device: of our model.
+        where: what errors call the other model.
+        most_values: a model with more weights is not built, so that a bad file can't ask for all memory; None = any.
+    Returns: our model in eval mode.
+    Raises:
+        ValueError: if an option or a weight has no counterpart here, or they do not fit each other.
+    """
+    plan = FAMILIES[options.family](options, state)
     options.refuse_unheard()
-    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn only to be written over
+    with torch.device("meta"):  # shapes alone
         model = plan.build()
-    model.to(device=next(iter(state.values())).device, dtype=dtypes.pop())
-    fill_model(model, state, plan.moves)
+    wanted = sum(parameter.numel() for parameter in model.parameters())
+    if most_values is not None and wanted > most_values:
+        raise ValueError(f"{where}: its configuration wants {wanted} weights, which it does not hold: it is damaged, "
+                         "or belongs to another model")
+    _give_memory(model, dtype, device)
+    fill_model(model, state, plan.moves, where)
     return model.eval()
+
+
+def _give_memory(model: nn.Module, dtype: torch.dtype, device: str | torch.device) -> None:
+    r"""Replace each parameter of a model on the meta device by an empty one; what was tied stays tied."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            if parameter not in made:
+                made[parameter] = nn.Parameter(torch.empty(parameter.shape, dtype=dtype, device=device))
+            setattr(module, name, made[parameter])

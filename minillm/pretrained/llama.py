@@ -34,6 +34,8 @@ def llama_plan(options: Options, state: Mapping[str, Tensor]) -> Plan:
         ValueError: naming an option that can't be honoured.
     """
     bias = options["attention_bias"]
+    options.require(not options.get("rope_interleaved", False), "rope_interleaved",
+                    "its pairs are neighbours; bring q_proj and k_proj into the other order and use False")
     options.ignore("pretraining_tp")  # how a matrix was once cut up for training
     return llama_like(options, state, attention=AttentionOptions(qkv_bias=bias, o_bias=bias),
                       ffn=gated_ffn(options, bias=options["mlp_bias"]))

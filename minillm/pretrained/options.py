@@ -5,6 +5,7 @@ known to leave the logits alone; otherwise the model is refused, by the name of 
 forgotten here, can make a conversion fail but never make it silently wrong.
 """
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 # Without effect on the logits of a model in eval mode: names, labels, what is returned, what only training or
@@ -13,7 +14,7 @@ HARMLESS = frozenset((
     "transformers_version", "model_type", "architectures", "dtype", "torch_dtype", "_name_or_path", "name_or_path",
     "tokenizer_class", "return_dict", "output_hidden_states", "output_attentions", "use_cache", "id2label", "label2id",
     "problem_type", "initializer_range", "init_std", "dropout", "layerdrop", "resid_pdrop", "embd_pdrop", "attn_pdrop",
-    "task_specific_params",
+    "task_specific_params", "is_llama_config", "transformers.js_config",
 ))  # fmt: skip
 
 
@@ -21,19 +22,20 @@ class Options:
     r"""What a Hugging Face configuration says, with a note of every option that was asked for.
 
     Args:
-        config: the configuration object, with `model_type` and `to_dict()`; its class can be called without arguments
-            for the defaults.
+        values: the options by name; `model_type` is one of them.
+        defaults: of the family's options.
+        where: what errors call the configuration.
     """
 
-    def __init__(self, config: Any):
-        self.family = config.model_type
-        self._values = config.to_dict()
-        self._defaults = type(config)().to_dict()
+    def __init__(self, values: Mapping[str, Any], defaults: Mapping[str, Any], where: str = "hf_model.config"):
+        self.family = values["model_type"]
+        self.where = where
+        self.values, self._defaults = dict(values), dict(defaults)  # looking at values here leaves no note
         self._heard: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._values:
-            raise ValueError(f"hf_model.config.{name}: missing; a {self.family} model has this option")
+        if name not in self.values:
+            raise ValueError(f"{self.where}.{name}: missing; a {self.family} model has this option")
         return self.get(name)
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -45,7 +47,7 @@ class Options:
         Returns: the value.
         """
         self._heard.add(name)
-        value = self._values.get(name)
+        value = self.values.get(name)
         return default if value is None else value
 
     def ignore(self, *names: str) -> None:
@@ -65,7 +67,7 @@ class Options:
         Raises:
             ValueError: always.
         """
-        raise ValueError(f"hf_model.config.{name}={self._values.get(name)!r}: {reason}")
+        raise ValueError(f"{self.where}.{name}={self.values.get(name)!r}: {reason}")
 
     def require(self, ok: bool, name: str, reason: str) -> None:
         r"""Refuse the model because of one option unless something holds.
@@ -86,7 +88,7 @@ class Options:
         Raises:
             ValueError: naming the first such option.
         """
-        for name, value in self._values.items():
+        for name, value in self.values.items():
             harmless = name in HARMLESS or name.endswith(("_token_id", "_dropout"))
             at_default = value == self._defaults.get(name)
             if not (harmless or at_default or name in self._heard):

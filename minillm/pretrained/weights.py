@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minillm.model import init
+
 SUFFIXES = (".weight", ".bias", "")
 
 
@@ -64,23 +66,29 @@ def shares_memory(state: Mapping[str, Tensor], name: str, other: str) -> bool:
     """
     if name not in state or other not in state:
         return False
-    return state[name].data_ptr() == state[other].data_ptr() and state[name].shape == state[other].shape
+    one, two = state[name], state[other]  # both at once: memory that is given back may be given out again
+    return one.data_ptr() == two.data_ptr() and one.shape == two.shape
 
 
-def fill_model(model: nn.Module, state: Mapping[str, Tensor], moves: Iterable[Move]) -> None:
+def fill_model(
+    model: nn.Module, state: Mapping[str, Tensor], moves: Iterable[Move], where: str = "hf_model"
+) -> None:
     r"""Carry out the moves: each of their tensors is used once, each of ours filled, or it is an error.
+
+    Each tensor is fetched when its turn comes and let go after it, so a `state` may read a file piece by piece.
 
     Args:
         model: ours; changed.
         state: their state_dict.
         moves: the table, layers written out.
+        where: what errors call the other model.
     Raises:
         ValueError: if a tensor of theirs is missing or left over, one of ours stays empty, or a shape does not fit.
     """
     targets = dict(model.named_parameters(remove_duplicate=False))  # a tied one has two names and one identity
     used: Counter[str] = Counter()
     missing: list[str] = []
-    filled: dict[int, Tensor] = {}
+    filled: set[int] = set()
     for move in moves:
         theirs, ours = move.theirs.split(), move.ours.split()
         missing += [name for name in theirs if not any(name + suffix in state for suffix in SUFFIXES)]
@@ -91,7 +99,8 @@ def fill_model(model: nn.Module, state: Mapping[str, Tensor], moves: Iterable[Mo
             used.update(sources)
             made = _outcome(move, [state[name] for name in sources], len(ours))
             for name, tensor in zip(ours, made, strict=True):
-                _put(targets, name + (suffix or ".weight"), tensor, filled)
+                _put(targets, name + (suffix or ".weight"), tensor, filled, where)
+            made = None
     for problem, names in {
         "missing; take the class with the language-model head, such as ...ForCausalLM": missing,
         "used twice": [name for name, times in used.items() if times > 1],
@@ -99,7 +108,7 @@ def fill_model(model: nn.Module, state: Mapping[str, Tensor], moves: Iterable[Mo
         "of our model is filled by nothing": [name for name, target in targets.items() if id(target) not in filled],
     }.items():
         if names:
-            raise ValueError(f"hf_model: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}: {problem}")
+            raise ValueError(f"{where}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}: {problem}")
 
 
 def _outcome(move: Move, tensors: list[Tensor], n_ours: int) -> Sequence[Tensor | None]:
@@ -111,21 +120,24 @@ def _outcome(move: Move, tensors: list[Tensor], n_ours: int) -> Sequence[Tensor 
     return made * n_ours if len(made) == 1 else made
 
 
-def _put(targets: Mapping[str, nn.Parameter], name: str, tensor: Tensor | None, filled: dict[int, Tensor]) -> None:
+def _put(
+    targets: Mapping[str, nn.Parameter], name: str, tensor: Tensor | None, filled: set[int], where: str
+) -> None:
     target = targets.get(name)
-    if tensor is None:  # keeps what it has
-        if target is not None:
-            filled[id(target)] = target.detach()
-        return
     if target is None:
-        raise ValueError(f"hf_model: a tensor for {name}, which our model does not have: its weights do not agree with "
+        if tensor is None:
+            return
+        raise ValueError(f"{where}: a tensor for {name}, which our model does not have: its weights do not agree with "
                          "its config")
+    if tensor is None:  # norms and biases start from ones and zeros
+        tensor = init.init_weights(name, target.shape, 1)
     if tensor.shape != target.shape:
-        raise ValueError(f"hf_model: {name} would get shape {tuple(tensor.shape)} and has {tuple(target.shape)}: its "
+        raise ValueError(f"{where}: {name} would get shape {tuple(tensor.shape)} and has {tuple(target.shape)}: its "
                          "weights do not agree with its config")
-    if id(target) in filled and not torch.equal(filled[id(target)], tensor):
-        raise ValueError(f"hf_model: {name} is tied to another parameter of our model and would get other values")
-    filled[id(target)] = tensor
+    tensor = tensor.to(target.device, target.dtype)
+    if id(target) in filled and not torch.equal(target, tensor):
+        raise ValueError(f"{where}: {name} is tied to another parameter of our model and would get other values")
+    filled.add(id(target))
     with torch.no_grad():
         target.copy_(tensor)
 

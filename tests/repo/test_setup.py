@@ -13,12 +13,13 @@ from tests.repo.project import ROOT
 
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="no make on this machine")
 
-# Answers version and module questions as the real one would, notes every other call, fails at pip if a file says so.
+# Answers version and module questions as the real one would, notes every other call, fails if a file says so.
 STAND_IN = """#!/bin/sh
 here=$(dirname "$0")
 case "$1 $2" in
     "-m venv") echo "venv $3" >> calls; mkdir -p .venv/bin; rm -rf .venv/lib; cp "$0" .venv/bin/python ;;
     "-m pip") shift 2; echo "pip $*" >> calls; if [ -e fail ]; then exit 3; fi ;;
+    "-m minillm") shift 2; echo "minillm $*" >> calls; if [ -e no-weights ]; then exit 1; fi ;;
     "-c import venv, ensurepip") exit {venv} ;;
     *) exec "{python}" "$@" ;;
 esac
@@ -59,13 +60,23 @@ def calls(folder: Path) -> list[str]:
     return found
 
 
+WEIGHTS = "minillm weights"
 INSTALL = "pip install --disable-pip-version-check -r requirements.txt -e ."
 
 
 def test_first_call_sets_up_and_second_starts_at_once(checkout):
     run = make(checkout, "setup")
     assert run.returncode == 0, run.stderr
-    assert calls(checkout) == ["venv --clear", INSTALL]
+    assert calls(checkout) == ["venv --clear", INSTALL, WEIGHTS]
+    assert make(checkout, "setup").returncode == 0
+    assert calls(checkout) == []
+
+
+def test_without_the_real_weights_there_is_a_warning_and_the_setup_stands(checkout):
+    (checkout / "no-weights").touch()
+    run = make(checkout, "setup")
+    assert run.returncode == 0 and "Warning" in run.stderr and "-m minillm weights" in run.stderr
+    assert calls(checkout) == ["venv --clear", INSTALL, WEIGHTS]
     assert make(checkout, "setup").returncode == 0
     assert calls(checkout) == []
 
@@ -76,7 +87,7 @@ def test_an_interrupted_setup_is_repeated_from_the_start(checkout):
     assert calls(checkout) == ["venv --clear", INSTALL]
     (checkout / "fail").unlink()
     assert make(checkout, "setup").returncode == 0
-    assert calls(checkout) == ["venv --clear", INSTALL]
+    assert calls(checkout) == ["venv --clear", INSTALL, WEIGHTS]
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "constraints.txt", "pyproject.toml"])
@@ -90,7 +101,7 @@ def test_a_changed_list_is_installed_into_the_same_environment(checkout, name):
     assert calls(checkout) == [INSTALL]
     (checkout / "fail").unlink()
     assert make(checkout, "setup").returncode == 0
-    assert calls(checkout) == ["venv --clear", INSTALL], "an interrupted change must be noticed too"
+    assert calls(checkout) == ["venv --clear", INSTALL, WEIGHTS], "an interrupted change must be noticed too"
 
 
 def test_a_moved_folder_is_set_up_again(checkout, tmp_path):
@@ -98,7 +109,7 @@ def test_a_moved_folder_is_set_up_again(checkout, tmp_path):
     calls(checkout)
     moved = checkout.rename(tmp_path / "elsewhere")
     assert make(moved, "setup").returncode == 0
-    assert calls(moved) == ["venv --clear", INSTALL]
+    assert calls(moved) == ["venv --clear", INSTALL, WEIGHTS]
 
 
 def test_pip_gets_further_arguments(checkout):
