@@ -14,6 +14,7 @@ import math
 import os
 import struct
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -119,7 +120,7 @@ class _Cursor:
         except UnicodeDecodeError as error:
             raise self.error(f"a string is no UTF-8: {data[:40]!r}") from error
 
-    def kind_of(self, kinds: type[GGUFValueType], what: str) -> Any:
+    def kind_of(self, kinds: type[IntEnum], what: str) -> Any:
         number = self.number("I")
         try:
             return kinds(number)

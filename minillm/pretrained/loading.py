@@ -10,15 +10,18 @@ from torch import nn
 
 from minillm.config import Rope
 from minillm.pretrained.convert import converted
+from minillm.pretrained.file_state import FileState
 from minillm.pretrained.gguf_file import open_gguf
 from minillm.pretrained.gguf_llama import llama_from_gguf
 from minillm.pretrained.hf_directory import read_hf_directory, read_json
+from minillm.pretrained.options import Options
 from minillm.pretrained.weights_wheel import COMMAND, find_wheel_file
 from minillm.text.byte_level import ByteLevelBPE
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 HUB_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 HUB_FILES = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json")
+WIDTHS = ("hidden_size", "n_embd", "d_model", "head_dim", "qk_rope_head_dim", "qk_nope_head_dim")
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
 
 
@@ -56,9 +59,7 @@ def load_model(path: str | Path, weights: str = "fp32", device: str | torch.devi
     """
     dtype, path = _dtype(weights), Path(path)
     options, state = read_hf_directory(path) if path.is_dir() else llama_from_gguf(open_gguf(path))
-    for name in LAYER_COUNTS:  # before a table of moves is written out for each
-        if isinstance(n := options.values.get(name), int) and n > len(state):
-            raise ValueError(f"{options.where}: {name}={n}, and it comes with {len(state)} tensors only")
+    _require_plausible(options, state)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = _refusing(options.where, lambda: converted(
@@ -134,6 +135,15 @@ def _snapshot(repository: str, download: bool, cache_dir: str | Path | None) -> 
             raise ValueError(f"download=True: {repository} cannot be fetched ({error})") from error
         return None
     return path if (path / "config.json").is_file() and any(path.glob("*.safetensors")) else None
+
+
+def _require_plausible(options: Options, state: FileState) -> None:
+    r"""Compare the sizes that decide how long and how wide our tables get with the tensors that are there."""
+    widest = max((size for each in state.stored.values() for size in each.shape), default=0)
+    for names, most, what in ((LAYER_COUNTS, len(state), "tensors it comes with"), (WIDTHS, widest, "widest of them")):
+        for name in names:
+            if isinstance(value := options.values.get(name), int) and value > most:
+                raise ValueError(f"{options.where}: {name}={value}, more than the {what} ({most})")
 
 
 def _dtype(weights: str) -> torch.dtype:

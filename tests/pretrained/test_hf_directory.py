@@ -101,7 +101,7 @@ def test_the_dtype_is_what_was_asked_for(weights, dtype, tmp_path):
 @pytest.mark.parametrize("changes, message", [
     (dict(model_type="cohere"), "model_type='cohere'"), (dict(model_type=None), "model_type=None"),
     (dict(model_type=["llama"]), "model_type="), (dict(num_hidden_layers=10**12), "num_hidden_layers=1000000000000"),
-    (dict(hidden_size=10**9), "config.json"), (dict(hidden_size=2**62), "config.json"),
+    (dict(hidden_size=10**9), "hidden_size=1000000000"), (dict(head_dim=2**62), "head_dim=4611686018427387904"),
     (dict(vocab_size=10**11), "wants .* weights"), (dict(hidden_size="wide"), "config.json"),
     (dict(num_attention_heads=0), "config.json"), (dict(rms_norm_eps=-1.0), "rms_norm_eps"),
     (dict(rope_parameters={"rope_type": "spiral"}), "rope_parameters"), (dict(rope_parameters=7), "config.json"),
