@@ -15,7 +15,7 @@ import typer
 import minillm
 
 # In the order in which a newcomer meets them.
-COMMANDS = ("lab", "doctor", "weights", "train", "chat", "generate", "eval", "bench", "lessons")
+COMMANDS = ("lab", "doctor", "weights", "train", "chat", "generate", "eval", "export", "bench", "lessons")
 
 
 def show_version(wanted: bool) -> None:

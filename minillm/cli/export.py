@@ -1,0 +1,57 @@
+r"""`python -m minillm export`: a model for other programs."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minillm.cli import options, runs
+
+WEIGHTS = {"hf": "fp32", "gguf": "f16"}  # where nothing is asked for
+
+
+def export_command(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; must not exist, or be empty.")],
+    to: Annotated[str, typer.Option(help="hf: for transformers and vLLM; gguf: for llama.cpp.", show_default=False)],
+    checkpoint: options.Checkpoint = None,
+    model: Annotated[
+        str | None, typer.Option(help="A real model instead: smollm2, or the path of a GGUF file or folder.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="hf: fp32, fp16 or bf16; gguf: f16 or q8_0. By default fp32 and f16.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Write a model to a folder for other programs.
+
+    Models with LLaMA's parts only: RoPE, RMSNorm, a gated FFN; any other is refused, with the field that differs. A
+    byte-level BPE tokenizer comes along; of other tokenizers the folder holds nothing, and the command says so.
+    """
+    if to not in WEIGHTS:
+        raise ValueError(f"--to {to}: use hf or gguf")
+    if model is not None and checkpoint is not None:
+        raise ValueError(f"--model {model} --checkpoint {checkpoint}: give one of them")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ValueError(f"{directory} is not empty; give a folder that is, or that does not exist")
+    from minillm.pretrained.to_gguf import to_gguf
+    from minillm.pretrained.to_hf import to_hf
+
+    if model is not None:
+        from minillm.pretrained.loading import load_pretrained
+
+        source, (decoder, tokenizer) = model, load_pretrained(model, device="cpu")
+    else:
+        from minillm.training.checkpoint import load
+
+        source = str(runs.find_run(checkpoint))
+        decoder, tokenizer, _ = load(source)
+    exported = (to_hf if to == "hf" else to_gguf)(decoder, tokenizer, directory, weights or WEIGHTS[to])
+    sizes = {str(path): path.stat().st_size for path in exported.files}
+    if as_json:
+        print(json.dumps({"source": source, "to": to, "files": sizes, "notes": exported.notes}))
+        return
+    for path, size in sizes.items():
+        print(f"{size / 1e6:9.1f} MB  {path}")
+    for note in exported.notes:
+        print(f"Note: {note}.")
