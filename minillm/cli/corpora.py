@@ -17,6 +17,7 @@ from minillm.text.stories.split import validation_rows
 from minillm.text.tokenizers import Tokenizer
 from minillm.training.accumulation import MicroBatch
 
+N_LOGITS = 2**26  # at once, so that those of a large vocabulary fit into memory
 N_STORIES, N_SAMPLES = 2048, 500  # validation stories to measure on, and stories to let a model tell
 
 
@@ -142,7 +143,9 @@ def judge_text(model: Any, tokenizer: Tokenizer, text: str) -> dict[str, float]:
     Returns: nats_per_token, perplexity, bits_per_byte, n_tokens, n_bytes.
     """
     token_ids = tokenizer.encode(text)
-    nats = evaluate.text_nats(model, token_ids, min(model.config.max_seq_len, 512))
+    window = min(model.config.max_seq_len, 512)
+    rows = max(1, min(16, N_LOGITS // (window * model.config.vocab_size)))
+    nats = evaluate.text_nats(model, token_ids, window, rows)
     per_token, n_bytes = nats / len(token_ids), len(text.encode())
     return {"nats_per_token": per_token, "perplexity": evaluate.perplexity(per_token),
             "bits_per_byte": evaluate.bits_per_byte(nats, n_bytes), "n_tokens": len(token_ids), "n_bytes": n_bytes}

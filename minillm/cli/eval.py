@@ -10,7 +10,11 @@ from minillm.cli import options, runs
 
 def eval_command(
     checkpoint: options.Checkpoint = None,
+    model: options.Model = None,
+    weights: options.Weights = "fp32",
     text: Annotated[str | None, typer.Option(help="Measure on this instead: python-docs, or a file or folder.")] = None,
+    max_characters: Annotated[
+        int | None, typer.Option(min=1, help="With --text: measure on its first so many characters.")] = None,
     n_stories: Annotated[int, typer.Option(min=1, help="For stories: validation stories to measure on.")] = 2048,
     n_samples: Annotated[int, typer.Option(min=1, help="For stories: stories to let the model tell.")] = 500,
     seed: options.Seed = None,
@@ -21,26 +25,29 @@ def eval_command(
 
     A model of stories: nats a validation story against the entropy of the language, and how many stories that it tells
     the checker accepts. A model of a text: nats a token, perplexity and bits a byte, on the part kept for validation.
+    With --text, any model on the whole of any text; with --model, a real one.
     """
     import torch
 
     from minillm.cli import corpora
-    from minillm.training.checkpoint import load
 
+    if max_characters is not None and text is None:
+        raise ValueError(f"--max-characters {max_characters} is for --text; give a text too")
+    if model is not None and text is None:
+        raise ValueError(f"--model {model}: on what? Give a text by --text")
     device, seed = options.resolve_device(device), options.resolve_seed(seed)
-    folder = runs.find_run(checkpoint)
-    model, tokenizer, about = load(folder, device)
+    origin, network, tokenizer, about = runs.open_model(checkpoint, model, weights, device)
     name = text or about.get("settings", {}).get("corpus")
     if name is None:
-        raise ValueError(f"{folder} does not say what it was trained on; give a text by --text")
+        raise ValueError(f"{origin} does not say what it was trained on; give a text by --text")
     generator = torch.Generator(device).manual_seed(seed)
     if text is not None:
-        numbers = corpora.judge_text(model, tokenizer, corpora.read_corpus(text))
+        numbers = corpora.judge_text(network, tokenizer, corpora.read_corpus(text)[:max_characters])
     elif name == "stories":
-        numbers = corpora.StoryCorpus(n_stories, n_samples).judge(model, generator)
+        numbers = corpora.StoryCorpus(n_stories, n_samples).judge(network, generator)
     else:
-        numbers = corpora.open_corpus(name, tokenizer).judge(model, generator)
-    report = {"checkpoint": str(folder), "corpus": name, **numbers, "seed": seed}
+        numbers = corpora.open_corpus(name, tokenizer).judge(network, generator)
+    report = {"checkpoint" if model is None else "model": origin, "corpus": name, **numbers, "seed": seed}
     print(json.dumps(report) if as_json else "\n".join(f"{key:>22}  {shown(value)}" for key, value in report.items()))
 
 

@@ -2,7 +2,6 @@ r"""`python -m minillm generate`: let a trained model write."""
 
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +12,8 @@ from minillm.cli import options, runs
 def generate_command(
     prompt: Annotated[str, typer.Argument(help="How the text begins; stories can begin from nothing.")] = "",
     checkpoint: options.Checkpoint = None,
+    model: options.Model = None,
+    weights: options.Weights = "fp32",
     n: Annotated[int, typer.Option("--n", min=1, help="How many texts.")] = 1,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = 1.0,
@@ -48,10 +49,11 @@ def generate_command(
         regex=regex)
     if beams is not None and n > beams:
         raise ValueError(f"--n {n} --beams {beams}: there are as many texts as beams; use at least --beams {n}")
-    device, seed, folder = options.resolve_device(device), options.resolve_seed(seed), runs.find_run(checkpoint)
+    device, seed = options.resolve_device(device), options.resolve_seed(seed)
+    origin, *opened, _ = runs.open_model(checkpoint, model, weights, device)
     chance = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     texts = []
-    for pieces in written(folder, device, prompt, n, max_new_tokens, seed, chance, steering, beams, length_penalty):
+    for pieces in written(*opened, prompt, n, max_new_tokens, seed, chance, steering, beams, length_penalty):
         texts.append(prompt)
         if not as_json:
             print(prompt, end="", flush=True)
@@ -62,14 +64,15 @@ def generate_command(
         if not as_json:
             print()
     if as_json:
-        print(json.dumps({"texts": texts, "seed": seed, "checkpoint": str(folder)}, ensure_ascii=False))
+        origin_key = "checkpoint" if model is None else "model"
+        print(json.dumps({"texts": texts, "seed": seed, origin_key: origin}, ensure_ascii=False))
     else:
-        typer.echo(f"({folder}, seed {seed})", err=True)
+        typer.echo(f"({origin}, seed {seed})", err=True)
 
 
 def written(
-    folder: Path,
-    device: str,
+    model: Any,
+    tokenizer: Any,
     prompt: str,
     n: int,
     max_new_tokens: int | None,
@@ -79,11 +82,11 @@ def written(
     beams: int | None,
     length_penalty: float,
 ) -> Iterator[Iterable[str]]:
-    r"""Let the model of a run write n texts.
+    r"""Let a model write n texts.
 
     Args:
-        folder: of the run.
-        device: on which the model works.
+        model: in evaluation mode.
+        tokenizer: of the model.
         prompt: how each text begins.
         n: how many.
         max_new_tokens: tokens at most; None = as many as there is room for.
@@ -97,14 +100,12 @@ def written(
     import torch
 
     from minillm.inference.text import beam_texts, stream_text
-    from minillm.training.checkpoint import load
 
-    model, tokenizer, _ = load(folder, device)
     if beams is not None:
         found = beam_texts(model, tokenizer, prompt, max_new_tokens, n_beams=beams, length_penalty=length_penalty,
                            steering=steering)
         yield from ([text] for text, _ in found[:n])
         return
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     for _ in range(n):
         yield stream_text(model, tokenizer, prompt, max_new_tokens, **chance, generator=generator, steering=steering)

@@ -12,10 +12,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 Checkpoint = Annotated[
     Path | None, typer.Option(help="Folder that training wrote; the newest in runs/ if not given.", show_default=False)
 ]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A real model instead: smollm2, or the path of a GGUF file or of a folder with safetensors.",
+                 show_default=False),
+]
+Weights = Annotated[str, typer.Option(help="With --model: how its weights are held, fp32, fp16 or bf16.")]
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, help="Tokens to write at most; as many as the model has room for if not given.")
 ]
 Temperature = Annotated[float, typer.Option(min=0.0, help="Below 1 more careful, above 1 wilder; 0 = no chance.")]
+TalkTemperature = Annotated[
+    float | None, typer.Option(min=0.0, help="As in generate; if not given 1, or 0.2 for a model that answers.")
+]
 TopK = Annotated[int | None, typer.Option(min=1, help="Draw only among the k likeliest tokens.")]
 TopP = Annotated[float | None, typer.Option(help="Draw only among the likeliest tokens up to this mass, in (0, 1].")]
 MinP = Annotated[float | None, typer.Option(help="Draw only tokens at least this share as likely as the likeliest.")]

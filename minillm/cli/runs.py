@@ -1,7 +1,8 @@
-r"""Where training runs live: runs/NAME, one folder a run, none ever written over by another."""
+r"""Where training runs live: runs/NAME, one folder a run, none ever written over by another; and opening a model."""
 
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 RUNS = Path("runs")
 INDEX_FILE = "checkpoint.json"
@@ -42,3 +43,29 @@ def find_run(checkpoint: Path | None) -> Path:
     if not indices:
         raise ValueError(f"there is no checkpoint in {RUNS}/; train one first: python -m minillm train")
     return indices[-1].parent
+
+
+def open_model(
+    checkpoint: Path | None, model: str | None, weights: str, device: str
+) -> tuple[str, Any, Any, dict[str, Any]]:
+    r"""The model to use, a trained or a real one.
+
+    Args:
+        checkpoint: the run that the user asked for; None = the newest.
+        model: the real model that the user asked for; None = none.
+        weights: for a real model, how its weights are held.
+        device: on which the model works.
+    Returns: where it is from, the model in evaluation mode, its tokenizer, and what the run says of itself.
+    Raises:
+        ValueError: if both were asked for, or there is no such model.
+    """
+    if model is None:
+        from minillm.training.checkpoint import load
+
+        folder = find_run(checkpoint)
+        return str(folder), *load(folder, device)
+    if checkpoint is not None:
+        raise ValueError(f"--model {model} --checkpoint {checkpoint}: these are two models; give one of them")
+    from minillm import pretrained
+
+    return model, *pretrained.load(model, weights=weights, device=device), {}
