@@ -16,6 +16,7 @@ from minillm.text import corpora, tokenizers
 from minillm.text.bpe import bpe_encode
 from minillm.text.byte_alphabet import BYTE_ALPHABET, read_spelling, spell_bytes
 from minillm.text.byte_level import ByteLevelBPE
+from minillm.text.chat_template import chat_text
 from minillm.text.pre_tokenize import pre_tokenize
 from minillm.text.rank_merging import merge_by_rank
 
@@ -258,3 +259,15 @@ def test_smollm2_knows_its_special_tokens():
     assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (49152, 1, 2, 2)
     assert tokenizer.encode("<|im_start|>") == [1] and not tokenizer.adds_bos and "im_start" in tokenizer.chat_template
     assert tokenizer.decode([1, 19556, 2], special=False) == tokenizer.decode([19556])
+
+
+def test_a_talk_with_smollm2_has_the_ids_of_transformers():
+    tokenizer, other = real_tokenizers("smollm")
+    other.split_special_tokens = other.backend_tokenizer.encode_special_tokens = False
+    user, answer = {"role": "user", "content": "Hé,  42?\n"}, {"role": "assistant", "content": "<|im_end|> "}
+    for messages in ([user], [user, answer, user], [{"role": "system", "content": ""}, user]):
+        for begin_answer in (True, False):
+            text = chat_text(tokenizer, messages, begin_answer)
+            options = dict(add_generation_prompt=begin_answer, chat_template=tokenizer.chat_template)
+            assert text == other.apply_chat_template(messages, tokenize=False, **options)
+            assert tokenizer.encode(text) == other.encode(text, add_special_tokens=False)
