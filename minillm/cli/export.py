@@ -15,9 +15,7 @@ def export_command(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; must not exist, or be empty.")],
     to: Annotated[str, typer.Option(help="hf: for transformers and vLLM; gguf: for llama.cpp.", show_default=False)],
     checkpoint: options.Checkpoint = None,
-    model: Annotated[
-        str | None, typer.Option(help="A real model instead: smollm2, or the path of a GGUF file or folder.")
-    ] = None,
+    model: options.Model = None,
     weights: Annotated[
         str | None, typer.Option(help="hf: fp32, fp16 or bf16; gguf: f16 or q8_0. By default fp32 and f16.")
     ] = None,
@@ -30,22 +28,12 @@ def export_command(
     """
     if to not in WEIGHTS:
         raise ValueError(f"--to {to}: use hf or gguf")
-    if model is not None and checkpoint is not None:
-        raise ValueError(f"--model {model} --checkpoint {checkpoint}: give one of them")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ValueError(f"{directory} is not empty; give a folder that is, or that does not exist")
     from minillm.pretrained.to_gguf import to_gguf
     from minillm.pretrained.to_hf import to_hf
 
-    if model is not None:
-        from minillm.pretrained.loading import load_pretrained
-
-        source, (decoder, tokenizer) = model, load_pretrained(model, device="cpu")
-    else:
-        from minillm.training.checkpoint import load
-
-        source = str(runs.find_run(checkpoint))
-        decoder, tokenizer, _ = load(source)
+    source, decoder, tokenizer, _ = runs.open_model(checkpoint, model, "fp32", "cpu")
     exported = (to_hf if to == "hf" else to_gguf)(decoder, tokenizer, directory, weights or WEIGHTS[to])
     sizes = {str(path): path.stat().st_size for path in exported.files}
     if as_json:

@@ -16,8 +16,7 @@ from torch import Tensor
 from minillm.config import AttentionOptions, Ends, Glu, ModelConfig, Rope
 from minillm.model.gpt import GPT
 from minillm.pretrained.weights import Move, each_layer
-
-FLOATS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+from minillm.training.precision import DTYPES
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,9 @@ def require_llama(model: Any, demands: Sequence[Demand]) -> ModelConfig:
         raise ValueError(f"model.config.n_heads={c.n_heads}: cannot be exported: transformers wants a divisor of "
                          f"d_model={c.d_model}")
     dtypes = {parameter.dtype for parameter in model.parameters()}
-    if len(dtypes) != 1 or not dtypes <= set(FLOATS.values()):
+    if len(dtypes) != 1 or not dtypes <= set(DTYPES.values()):
         raise ValueError(f"model: weights of {', '.join(sorted(map(str, dtypes)))} cannot be exported; use a model of "
-                         f"one of {', '.join(FLOATS)}, not quantized")
+                         f"one of {', '.join(DTYPES)}, not quantized")
     return c
 
 

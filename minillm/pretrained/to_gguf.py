@@ -30,6 +30,7 @@ DEMANDS = (
     Demand("position.scaling", lambda scaling: scaling is None, "not every reader of GGUF heeds it; use --to hf"),
 )
 NO_MERGES = "GGUF has no word for BPE without merges: the file holds no tokenizer, a token id is a byte"
+NO_END = "the file cannot say that this tokenizer has no end token: some readers (transformers, say) take id 2 for one"
 KINDS = ("f16", "q8_0")
 GROUP = 32  # neighbours in a row that share one scale in Q8_0
 
@@ -62,6 +63,7 @@ def to_gguf(model: Any, tokenizer: Any, directory: str | Path, weights: str = "f
     writer = gguf.GGUFWriter(unfinished, "llama")
     _add_sizes(writer, model, weights)
     notes = _add_tokenizer(writer, tokenizer, model.config.vocab_size)
+    notes += [NO_END] if end_ids(tokenizer)["eos"] is None else []
     wide = []
     for name, tensor in tensors.items():
         if tensor.ndim == 1:

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from minillm.config import Llama3Scaling, PositionInterpolation, Rope, Yarn
 from minillm.pretrained.exporting import Exported, end_ids, make_empty
 from minillm.pretrained.llama import ENDS, GATED, HEADS, NORMS
-from minillm.pretrained.llama_shape import FLOATS, Demand, cast_weight, renamed_weights, require_llama
+from minillm.pretrained.llama_shape import Demand, cast_weight, renamed_weights, require_llama
 from minillm.pretrained.parts import ACTIVATION_NAMES
 from minillm.pretrained.tokenizer_files import Spelling, spelled, tokenizer_config, tokenizer_json
+from minillm.training.precision import DTYPES
 
 # The first of the names that transformers has for each of our activations.
 HF_ACTIVATIONS = {ours: theirs for theirs, ours in reversed(ACTIVATION_NAMES.items())}
@@ -39,11 +40,11 @@ def to_hf(model: Any, tokenizer: Any, directory: str | Path, weights: str = "fp3
         TypeError: if it is no GPT.
         ValueError: if a field of the configuration is not LLaMA's, the folder is not empty, or weights is unknown.
     """
-    if weights not in FLOATS:
-        raise ValueError(f"weights={weights!r}: a Hugging Face folder has one of {', '.join(FLOATS)}")
+    if weights not in DTYPES:
+        raise ValueError(f"weights={weights!r}: a Hugging Face folder has one of {', '.join(DTYPES)}")
     config = llama_config(model, tokenizer)
-    config["dtype"] = config["torch_dtype"] = str(FLOATS[weights]).removeprefix("torch.")
-    tensors = {name: cast_weight(tensor, FLOATS[weights], name)
+    config["dtype"] = config["torch_dtype"] = str(DTYPES[weights]).removeprefix("torch.")
+    tensors = {name: cast_weight(tensor, DTYPES[weights], name)
                for name, tensor in renamed_weights(model, (*ENDS, *NORMS, *HEADS, *GATED)).items()}
     spelling, notes = spelled(tokenizer)
     directory = make_empty(directory)

@@ -8,7 +8,9 @@ import torch
 from typer.testing import CliRunner
 
 from minillm.cli import app
+from minillm.config import preset
 from minillm.inference.generate import generate
+from minillm.model.gpt import GPT
 from minillm.pretrained.loading import load_model
 from minillm.text.bpe import BPETokenizer
 from minillm.text.words import WordTokenizer
@@ -70,12 +72,20 @@ def test_words_are_ids_only_and_it_says_so(tmp_path, monkeypatch):
     assert not list(Path("hf").glob("tokenizer*"))
 
 
+def test_what_is_no_llama_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save("run", TrainingState(GPT(preset("tiny")), Recipe(dtype="fp32")), WordTokenizer(["a"]))
+    with pytest.raises(ValueError, match=r"model.config.position=Learned\(\).*use Rope\(\)"):
+        raise export("out", "--to", "gguf", "--checkpoint", "run").exception
+    assert not Path("out").exists()
+
+
 @pytest.mark.parametrize("words, why", [
     (("out", "--to", "onnx"), "--to onnx: use hf or gguf"),
     (("runs", "--to", "hf"), "runs is not empty"),
-    (("out", "--to", "hf", "--weights", "q8_0"), "weights='q8_0'.*fp32, fp16, bf16"),
+    (("out", "--to", "hf", "--weights", "q8_0"), "weights='q8_0'.*fp32, bf16, fp16"),
     (("out", "--to", "gguf", "--weights", "fp32"), "weights='fp32'.*f16, q8_0"),
-    (("out", "--to", "gguf", "--model", "smollm2", "--checkpoint", "runs/mine"), "give one of them"),
+    (("out", "--to", "gguf", "--model", "smollm2", "--checkpoint", "runs/mine"), "two models; give one of them"),
 ])  # fmt: skip
 def test_refusals(bpe_run, words, why):
     with pytest.raises(ValueError, match=why):

@@ -69,7 +69,9 @@ def test_same_logits_and_greedy_ids(weights, sizes, tied, fresh_seed, tmp_path):
 def test_what_the_gguf_library_reads(weights, tmp_path):
     model = random_llama(3, vocab_size=300, **WIDE)
     tokenizer = BPETokenizer.from_text("so,so,so,so,so", 256 + 8)
-    (path,) = to_gguf(model, tokenizer, tmp_path, weights).files
+    exported = to_gguf(model, tokenizer, tmp_path, weights)
+    (path,) = exported.files
+    assert any("no end token" in note for note in exported.notes)
     reader = gguf.GGUFReader(path)
     types = {len(tensor.shape): tensor.tensor_type.name for tensor in reader.tensors}
     assert types == {1: "F32", 2: weights.upper()}

@@ -109,7 +109,7 @@ def test_other_refusals(tmp_path):
     model = random_llama(0)
     with pytest.raises(TypeError, match="Encoder"):
         to_hf(Encoder(model.config), WORDS, tmp_path)
-    with pytest.raises(ValueError, match="weights='int8'.*fp32, fp16, bf16"):
+    with pytest.raises(ValueError, match="weights='int8'.*fp32, bf16, fp16"):
         to_hf(model, WORDS, tmp_path, "int8")
     with pytest.raises(ValueError, match="layer"):
         to_hf(random_llama(0, norm=dataclasses.replace(model.config.norm, kind="layer")), WORDS, tmp_path)
