@@ -17,6 +17,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": dict(  # its matrices start wider than GPT-2's: at 128 features 0.02 leaves attention blind for a long time
         vocab_size=128, max_seq_len=64, d_model=128, n_layers=2, n_heads=2, n_kv_heads=2, head_dim=64,
         ffn=Mlp(512, "relu_squared"), norm=Norm("layer", bias=False), init=Init(0.1, 0.05, "zero")),
+    "tiny-llama": _llama_like(  # as small, of LLaMA's parts: what it learns can be exported
+        vocab_size=128, max_seq_len=64, d_model=128, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=64,
+        ffn=Glu(352), init=Init(0.1, 0.05, "zero")),
     "gpt2": dict(
         vocab_size=50257, max_seq_len=1024, d_model=768, n_layers=12, n_heads=12, n_kv_heads=12, head_dim=64,
         ffn=Mlp(3072, "gelu_tanh", bias=True), attention=AttentionOptions(qkv_bias=True, o_bias=True)),

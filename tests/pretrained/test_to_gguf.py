@@ -7,7 +7,7 @@ import gguf
 import pytest
 import torch
 
-from minillm.config import AttentionOptions, Glu, PositionInterpolation, Rope
+from minillm.config import AttentionOptions, Glu, PositionInterpolation, Rope, preset
 from minillm.inference.generate import generate
 from minillm.model.gpt import GPT
 from minillm.pretrained.to_gguf import to_gguf
@@ -96,6 +96,12 @@ def test_words_are_ids_only(tmp_path):
 def test_rows_that_make_no_groups_are_said(tmp_path):
     notes = to_gguf(random_llama(5, **WIDE | dict(ffn=Glu(40))), WORDS, tmp_path, "q8_0").notes
     assert any("ffn_down" in note and "float16" in note for note in notes)
+
+
+def test_the_preset_that_can_be_exported_has_whole_groups(tmp_path):
+    model = GPT(preset("tiny-llama", vocab_size=WORDS.vocab_size))
+    for weights in ("f16", "q8_0"):
+        assert not any("float16 as well" in note for note in to_gguf(model, WORDS, tmp_path / weights, weights).notes)
 
 
 @pytest.mark.parametrize("field, value, changes", [
