@@ -23,6 +23,8 @@ endif
 
 .PHONY: help lab setup test lessons figures bench clean
 
+INSTALL := $(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt -e .
+
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
@@ -53,7 +55,7 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 		echo "The list of packages has changed: bringing .venv up to date."; \
 	fi; \
 	rm -f $(READY)
-	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt -e .
+	$(INSTALL) || { echo "Once more: an index of packages may have had a bad moment." >&2; $(INSTALL); }
 	@$(PY) -m minillm weights || echo "Warning: without the weights of the real model, what uses them is skipped." \
 		"'$(PY) -m minillm weights' tries again." >&2
 	@printf '%s\n' "$(CURDIR)" > $(READY)

@@ -18,7 +18,7 @@ STAND_IN = """#!/bin/sh
 here=$(dirname "$0")
 case "$1 $2" in
     "-m venv") echo "venv $3" >> calls; mkdir -p .venv/bin; rm -rf .venv/lib; cp "$0" .venv/bin/python ;;
-    "-m pip") shift 2; echo "pip $*" >> calls; if [ -e fail ]; then exit 3; fi ;;
+    "-m pip") shift 2; echo "pip $*" >> calls; if [ -e fail ] || rm fail-once 2>/dev/null; then exit 3; fi ;;
     "-m minillm") shift 2; echo "minillm $*" >> calls; if [ -e no-weights ]; then exit 1; fi ;;
     "-c import venv, ensurepip") exit {venv} ;;
     *) exec "{python}" "$@" ;;
@@ -84,10 +84,17 @@ def test_without_the_real_weights_there_is_a_warning_and_the_setup_stands(checko
 def test_an_interrupted_setup_is_repeated_from_the_start(checkout):
     (checkout / "fail").touch()
     assert make(checkout, "setup").returncode != 0
-    assert calls(checkout) == ["venv --clear", INSTALL]
+    assert calls(checkout) == ["venv --clear", INSTALL, INSTALL]
     (checkout / "fail").unlink()
     assert make(checkout, "setup").returncode == 0
     assert calls(checkout) == ["venv --clear", INSTALL, WEIGHTS]
+
+
+def test_a_bad_moment_of_an_index_is_survived(checkout):
+    (checkout / "fail-once").touch()
+    run = make(checkout, "setup")
+    assert run.returncode == 0 and "Once more" in run.stderr
+    assert calls(checkout) == ["venv --clear", INSTALL, INSTALL, WEIGHTS]
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "constraints.txt", "pyproject.toml"])
@@ -98,7 +105,7 @@ def test_a_changed_list_is_installed_into_the_same_environment(checkout, name):
     os.utime(checkout / name, (later, later))
     (checkout / "fail").touch()
     assert make(checkout, "setup").returncode != 0
-    assert calls(checkout) == [INSTALL]
+    assert calls(checkout) == [INSTALL, INSTALL]
     (checkout / "fail").unlink()
     assert make(checkout, "setup").returncode == 0
     assert calls(checkout) == ["venv --clear", INSTALL, WEIGHTS], "an interrupted change must be noticed too"
