@@ -20,7 +20,8 @@ from minillm.text.byte_level import ByteLevelBPE
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 HUB_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-HUB_FILES = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json")
+HUB_FILES = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
+             "chat_template.jinja")
 WIDTHS = ("hidden_size", "n_embd", "d_model", "head_dim", "qk_rope_head_dim", "qk_nope_head_dim")
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
 
@@ -86,6 +87,9 @@ def load_tokenizer(path: str | Path) -> ByteLevelBPE:
         return _refusing(str(path), lambda: ByteLevelBPE.from_gguf(metadata))
     values, beside = read_json(path / "tokenizer.json"), path / "tokenizer_config.json"
     settings = read_json(beside) if beside.is_file() else {}
+    template = path / "chat_template.jinja"  # where newer directories keep it
+    if template.is_file():
+        settings = {**settings, "chat_template": template.read_text(encoding="utf-8")}
     return _refusing(str(path), lambda: ByteLevelBPE.from_tokenizer_json(values, settings))
 
 
