@@ -29,7 +29,7 @@ STEERINGS = {
     "typical": Steering(typical_p=0.3),
     "least length": Steering(min_new_tokens=7),
     "pattern": Steering(regex=r" ?[a-z]+( [a-z]+)*\."),
-    "all": Steering(repetition_penalty=1.2, frequency=0.1, presence=0.2, no_repeat_ngram=4, min_new_tokens=2,
+    "all": Steering(repetition_penalty=1.2, frequency=0.1, presence=0.2, no_repeat_ngram=4, min_new_tokens=1,
                     regex=r"( ?[a-z]+,?)*\."),
 }  # fmt: skip
 
