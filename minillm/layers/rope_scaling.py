@@ -163,9 +163,10 @@ def llama3_inv_freq(
     """
     if high_freq_factor <= low_freq_factor:
         raise ValueError(f"high_freq_factor={high_freq_factor}: must be above low_freq_factor={low_freq_factor}")
-    turns = original_len * inv_freq / (2 * math.pi)
+    # In the order of the published code: at position 4000 the last bit of a frequency moves the logits.
+    turns = original_len / (2 * math.pi / inv_freq)
     kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0, 1)
-    return inv_freq * kept + inv_freq / _positive(factor) * (1 - kept)
+    return (1 - kept) * inv_freq / _positive(factor) + kept * inv_freq
 
 
 def longrope_inv_freq(head_dim: int, base: float, factors: Float[Tensor, "half"]) -> Float[Tensor, "half"]:
