@@ -103,7 +103,7 @@ def test_stop_strings_and_patterns_from_text_to_text(kind, fresh_seed):
         return "".join(stream_text(model, tokenizer, "the", 30, **chance, generator=generator, steering=steering))
 
     free = tell(PLAIN)
-    stops = (free[7:10], free[12:14], "zzz")
+    stops = tuple(stop for stop in (free[7:10], free[12:14], "zzz") if stop)  # the text may end before
     assert tell(Steering(stops=stops)) == cut_at_stop(free, stops)
     pattern = r"( [a-z]{2,3})+\."
     for seed in range(4):
