@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from minillm.layers.sizes import require_at_least_one
+
 
 class BeamCache:
     r"""Two tensors and positions of the tokens seen so far, a row for each beam.
@@ -19,8 +21,7 @@ class BeamCache:
     """
 
     def __init__(self, capacity: int):
-        if capacity < 1:
-            raise ValueError(f"capacity={capacity}: use at least 1")
+        require_at_least_one(capacity=capacity)
         self.capacity = capacity
         self.length = 0
         self._kept: tuple[Tensor, Tensor, Tensor] | None = None

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from minillm.layers import paths
+from minillm.layers.sizes import require_at_least_one
 
 
 def cache_append(
@@ -67,10 +68,7 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ):
-        sizes = dict(batch_size=batch_size, n_kv_heads=n_kv_heads, capacity=capacity, head_dim=head_dim)
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name}={value}: use at least 1")
+        require_at_least_one(batch_size=batch_size, n_kv_heads=n_kv_heads, capacity=capacity, head_dim=head_dim)
         self.capacity = capacity
         self.length = 0
         shape = (batch_size, n_kv_heads, capacity, head_dim)

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from minillm.layers.sizes import require_at_least_one
+
 
 class LatentCache:
     r"""Latents, shared rotated keys and positions of the tokens seen so far, in memory taken once.
@@ -32,10 +34,7 @@ class LatentCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ):
-        sizes = dict(batch_size=batch_size, capacity=capacity, kv_rank=kv_rank, rope_dim=rope_dim)
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name}={value}: use at least 1")
+        require_at_least_one(batch_size=batch_size, capacity=capacity, kv_rank=kv_rank, rope_dim=rope_dim)
         self.capacity = capacity
         self.length = 0
         self._latent = torch.zeros((batch_size, capacity, kv_rank), dtype=dtype, device=device)

@@ -3,37 +3,16 @@ r"""Ring attention between real processes: the blocks of keys and values go over
 from collections.abc import Callable
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
 from minillm.layers import ring
 from minillm.layers.ring import Block
-from minillm.training.processes import run_processes
-
-
-def hand_on(block: Block, rank: int, n_processes: int) -> Block:
-    r"""Send a block to the next process of the ring while the one from the process before comes in.
-
-    Args:
-        block: keys, values and their positions.
-        rank: of this process.
-        n_processes: how many stand in the ring.
-    Returns: the block of the process before, of the same shapes and dtypes.
-    Lesson: 03.
-    """
-    received = tuple(torch.empty_like(part) for part in block)
-    sends = [dist.isend(part.contiguous(), (rank + 1) % n_processes) for part in block]
-    for part in received:
-        dist.recv(part, (rank - 1) % n_processes)
-    for send in sends:
-        send.wait()
-    return received
+from minillm.training.wires import Wire, run_ranks
 
 
 def ring_process(
-    rank: int,
-    n_processes: int,
+    wire: Wire,
     q: Float[Tensor, "*batch T Dh"],
     k: Float[Tensor, "*batch T Dh"],
     v: Float[Tensor, "*batch T Dv"],
@@ -43,8 +22,7 @@ def ring_process(
     r"""One process of the ring: it keeps its own share, computes, and counts the bytes that it sends.
 
     Args:
-        rank: of this process.
-        n_processes: how many stand in the ring.
+        wire: to the other processes.
         q: queries, (..., T, Dh), float.
         k: keys, (..., T, Dh), float.
         v: values, (..., T, Dv), float.
@@ -53,16 +31,15 @@ def ring_process(
     Returns: attention of its own queries, (..., t, Dv), and the bytes that went out.
     Lesson: 03.
     """
-    own, sent = shares[rank], []
+    own = shares[wire.rank]
 
     def exchange(block: Block) -> Block:
-        sent.append(sum(part.nbytes for part in block))
-        return hand_on(block, rank, n_processes)
+        return tuple(wire.pass_on(part) for part in block)
 
     with torch.no_grad():  # what comes in over the network has no history
         mine = [x[..., own, :].contiguous() for x in (q, k, v)]
-        out, _ = ring.ring_attention(*mine, own, n_processes, exchange, mask_rule)
-    return out, sum(sent)
+        out, _ = ring.ring_attention(*mine, own, wire.n_ranks, exchange, mask_rule)
+    return out, wire.sent.total()
 
 
 def ring_over_processes(
@@ -86,5 +63,5 @@ def ring_over_processes(
     Lesson: 03.
     """
     inputs = [x.detach() for x in (q, k, v)]
-    outs, sent = zip(*run_processes(ring_process, len(shares), *inputs, shares, mask_rule), strict=True)
+    outs, sent = zip(*run_ranks(ring_process, len(shares), *inputs, shares, mask_rule, processes=True), strict=True)
     return torch.cat(outs, dim=-2)[..., torch.cat(shares).argsort(), :], list(sent)

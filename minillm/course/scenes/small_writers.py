@@ -40,9 +40,7 @@ def train_writer(token_ids: Tensor, vocab_size: int, seed: int, steps: int = 160
         while True:
             yield batches.next_token_batch(token_ids, 64, 12, generator)
 
-    recipe = Recipe(learning_rate=8e-3, warmup_steps=min(30, steps // 4), dtype="fp32")
-    train(model, windows(), recipe, steps=steps, report_every=steps)
-    return model
+    return _trained(model, windows(), steps)
 
 
 def repeated_symbols(batch_size: int, seq_len: int, generator: torch.Generator) -> Tensor:
@@ -76,6 +74,10 @@ def train_copier(n_layers: int, seed: int, steps: int = 200) -> GPT:
             text = repeated_symbols(24, 41, generator)
             yield text[:, :-1], text[:, 1:].contiguous()
 
+    return _trained(model, texts(), steps)
+
+
+def _trained(model: GPT, examples: Iterator[tuple[Tensor, Tensor]], steps: int) -> GPT:
     recipe = Recipe(learning_rate=8e-3, warmup_steps=min(30, steps // 4), dtype="fp32")
-    train(model, texts(), recipe, steps=steps, report_every=steps)
+    train(model, examples, recipe, steps=steps, report_every=steps)
     return model

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from minillm.inference.caches import block_table
-from minillm.inference.caches.token_shapes import Shapes, require_at_least_one, stored_like, token_shapes
+from minillm.inference.caches.token_shapes import Shapes, stored_like, token_shapes
+from minillm.layers.sizes import require_at_least_one
 
 
 class BlockPool:

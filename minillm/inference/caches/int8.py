@@ -9,11 +9,11 @@ from torch import Tensor
 from minillm.config import Mla, ModelConfig
 from minillm.inference.caches.token_shapes import (
     Shapes,
-    require_at_least_one,
     require_parts,
     stored_like,
     token_shapes,
 )
+from minillm.layers.sizes import require_at_least_one
 
 LARGEST = 127  # symmetric: -128 is not used
 

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from minillm.inference.caches.block_pool import BlockPool
-from minillm.inference.caches.token_shapes import require_at_least_one, require_parts
+from minillm.inference.caches.token_shapes import require_parts
+from minillm.layers.sizes import require_at_least_one
 
 
 class PagedRows:

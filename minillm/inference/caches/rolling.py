@@ -8,12 +8,12 @@ from torch import Tensor
 
 from minillm.inference.caches.token_shapes import (
     Shapes,
-    require_at_least_one,
     require_parts,
     stored_like,
     token_shapes,
 )
 from minillm.layers.cache import KVCache
+from minillm.layers.sizes import require_at_least_one
 
 
 class RollingCache:

@@ -12,12 +12,12 @@ from minillm.config import Alibi, Mla, NoPosition, Rope, Shaw, T5Bias, Transform
 from minillm.inference.caches import sinks
 from minillm.inference.caches.token_shapes import (
     Shapes,
-    require_at_least_one,
     require_parts,
     stored_like,
     token_shapes,
 )
 from minillm.layers import rope
+from minillm.layers.sizes import require_at_least_one
 from minillm.model.rotation import model_angles
 
 RELATIVE = (Rope, Alibi, T5Bias, Shaw, TransformerXL, NoPosition)  # positions that enter by distances alone

@@ -63,17 +63,3 @@ def require_parts(shapes: Shapes, batch_size: int, k: Tensor, v: Tensor) -> None
         want = (batch_size, *shape[:-1], k.shape[-2], shape[-1])
         if tuple(part.shape) != want:
             raise ValueError(f"{name} {tuple(part.shape)}: this cache takes {want}, tokens on the axis before the last")
-
-
-def require_at_least_one(**sizes: int) -> None:
-    r"""Refuse sizes below 1.
-
-    Args:
-        sizes: by name.
-    Raises:
-        ValueError: naming the first that is too small.
-    Lesson: 10.
-    """
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name}={value}: use at least 1")
