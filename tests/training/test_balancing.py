@@ -62,14 +62,14 @@ def test_only_the_balance_reaches_a_router_that_the_loss_does_not(fresh_seed):
         assert all(bool(grad.any()) == bool(coefficient) for grad in grads)
 
 
-def largest_shares(seed: int, dtype: str, balance: float) -> list[float]:
+def largest_shares(seed: int, dtype: str) -> list[float]:
     r"""How much of the work the busiest expert of each layer gets after 60 steps: 0.25 is fair, 0.5 the most it can."""
     torch.manual_seed(seed)
     model, batch = TwoLayers(), small_batch(seed)
     for layer in model.layers:
         nn.init.zeros_(layer.router.weight)
         layer.router.weight.data[0] = 0.05  # a small favour for one expert
-    recipe = Recipe(learning_rate=0.02, warmup_steps=0, balance=balance, dtype=dtype)
+    recipe = Recipe(learning_rate=0.02, warmup_steps=0, balance=1.0, dtype=dtype)
     train(model, iter(lambda: batch, None), recipe, steps=60)
     with record("router_indices") as tape, torch.no_grad():
         model(batch[0])
@@ -79,10 +79,8 @@ def largest_shares(seed: int, dtype: str, balance: float) -> list[float]:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_training_with_balance_uses_all_experts(dtype, fresh_seed):
-    seeds = range(fresh_seed, fresh_seed + 8)  # one run's busiest expert may have 0.43; the mean of 16 is 0.29 +- 0.01
-    balanced, left_alone = (
-        sum(sum(largest_shares(seed, dtype, balance)) for seed in seeds) / 16 for balance in (1.0, 0.0))
-    assert balanced < 0.34 and balanced < left_alone  # left alone: 0.36 +- 0.01
+    shares = [share for i in range(8) for share in largest_shares(fresh_seed + i, dtype)]
+    assert sum(shares) / len(shares) < 0.335, shares  # 0.293 +- 0.009; without the balancing loss 0.36
 
 
 def test_dense_models_have_nothing_to_balance():
