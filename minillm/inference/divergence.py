@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def mean_kl(exact: Float[Tensor, "*batch V"], approximate: Float[Tensor, "*batch V"]) -> float:
+def mean_kl(exact: Float[Tensor, "*batch V"], approximate: Float[Tensor, "..."]) -> float:
     r"""The Kullback-Leibler divergence from one model's next-token probabilities to another's, averaged over places.
 
     It is what texts of the first model cost the second, per token, beyond what they cost the first: 0 for the same
