@@ -3,7 +3,7 @@ r"""A cache in 8 bits: a whole number for each feature, and one scale for each s
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float32, Int, Int8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from minillm.config import Mla, ModelConfig
@@ -13,42 +13,8 @@ from minillm.inference.caches.token_shapes import (
     stored_like,
     token_shapes,
 )
+from minillm.inference.quantization import rows
 from minillm.layers.sizes import require_at_least_one
-
-LARGEST = 127  # symmetric: -128 is not used
-
-
-def quantize_tokens(x: Float[Tensor, "*batch F"]) -> tuple[Int8[Tensor, "*batch F"], Float32[Tensor, "*batch 1"]]:
-    r"""Each vector as whole numbers in [-127, 127] times a scale of its own.
-
-    The scale is the vector's largest absolute feature / 127. Rounding moves a feature by half a step at most, so
-    |x - restored| <= scale / 2.
-
-    Args:
-        x: vectors, (..., F), float.
-    Returns: (..., F) int8, and the scales, (..., 1) float32; 0 for a vector of zeros.
-    Source: Dettmers et al. 2022, LLM.int8(), section 2, absmax quantization, here for each vector of the cache.
-    Lesson: 10.
-    """
-    scale = x.float().abs().amax(dim=-1, keepdim=True) / LARGEST
-    steps = x.float() / scale.where(scale > 0, torch.ones_like(scale))
-    return steps.round().clamp(-LARGEST, LARGEST).to(torch.int8), scale
-
-
-def restore_tokens(
-    x_int8: Int8[Tensor, "*batch F"], scale: Float32[Tensor, "*batch 1"], dtype: torch.dtype = torch.float32
-) -> Float[Tensor, "*batch F"]:
-    r"""The vectors that `quantize_tokens` stored, but for its rounding.
-
-    Args:
-        x_int8: (..., F), int8.
-        scale: (..., 1), float32.
-        dtype: of the result.
-    Returns: (..., F), of that dtype.
-    Source: Dettmers et al. 2022, LLM.int8(), section 2.
-    Lesson: 10.
-    """
-    return (x_int8.float() * scale).to(dtype)
 
 
 class Int8Cache:
@@ -76,9 +42,9 @@ class Int8Cache:
         self.capacity = capacity
         self.length = 0
         self._shapes = shapes
-        rows = [(batch_size, *shape[:-1], capacity, shape[-1]) for shape in shapes]
-        self._steps = tuple(torch.zeros(row, dtype=torch.int8, device=device) for row in rows)
-        self._scales = tuple(torch.zeros((*row[:-1], 1), dtype=torch.float32, device=device) for row in rows)
+        sizes = [(batch_size, *shape[:-1], capacity, shape[-1]) for shape in shapes]
+        self._steps = tuple(torch.zeros(row, dtype=torch.int8, device=device) for row in sizes)
+        self._scales = tuple(torch.zeros((*row[:-1], 1), dtype=torch.float32, device=device) for row in sizes)
         self._positions = torch.full((batch_size, capacity), -1, dtype=torch.int64, device=device)
 
     def append(
@@ -100,10 +66,10 @@ class Int8Cache:
             raise ValueError(f"k has {k.shape[-2]} tokens: with the {self.length} cached ones that is more than "
                              f"capacity={self.capacity}; make the cache larger")
         for i, part in enumerate((k, v)):
-            self._steps[i][..., start:end, :], self._scales[i][..., start:end, :] = quantize_tokens(part)
+            self._steps[i][..., start:end, :], self._scales[i][..., start:end, :] = rows.quantize_rows(part)
         self._positions[:, start:end] = positions
         self.length = end
-        whole = [restore_tokens(steps[..., :end, :], scales[..., :end, :], k.dtype)
+        whole = [rows.restore_rows(steps[..., :end, :], scales[..., :end, :], k.dtype)
                  for steps, scales in zip(self._steps, self._scales, strict=True)]
         return whole[0], whole[1], self._positions[:, :end]
 
