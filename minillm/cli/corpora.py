@@ -1,6 +1,7 @@
 r"""What `train` and `eval` need to know of a corpus: its tokenizer, its batches, and how a model of it is judged."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -145,7 +146,8 @@ def judge_text(model: Any, tokenizer: Tokenizer, text: str) -> dict[str, float]:
     token_ids = tokenizer.encode(text)
     window = min(model.config.max_seq_len, 512)
     rows = max(1, min(16, N_LOGITS // (window * model.config.vocab_size)))
-    nats = evaluate.text_nats(model, token_ids, window, rows)
-    per_token, n_bytes = nats / len(token_ids), len(text.encode())
-    return {"nats_per_token": per_token, "perplexity": evaluate.perplexity(per_token),
-            "bits_per_byte": evaluate.bits_per_byte(nats, n_bytes), "n_tokens": len(token_ids), "n_bytes": n_bytes}
+    nats = evaluate.token_nats(model, token_ids, window, rows)
+    per_token = float(nats.double().mean())
+    return {"nats_per_token": per_token, "perplexity": math.exp(per_token),
+            "bits_per_byte": evaluate.bits_per_byte(nats, text), "n_tokens": len(token_ids),
+            "n_bytes": len(text.encode())}

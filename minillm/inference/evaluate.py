@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from minillm.inference.generate import generate
@@ -17,35 +17,43 @@ from minillm.text.stories import StoryLanguage
 from minillm.text.stories.split import validation_rows
 
 
-def perplexity(nats_per_token: float) -> float:
-    r"""Among how many equally likely tokens the model might as well be choosing: e^nats.
+def perplexity(logits: Float[Tensor, "*b T V"], targets: Int[Tensor, "*b T"]) -> float:
+    r"""Among how many equally likely tokens the model might as well be choosing.
+
+    All counted tokens of a batch, of whichever text, make one mean.
 
     Args:
-        nats_per_token: mean surprise.
+        logits: (*b, T, V), float of any precision, taken as float32; those at place t are about the target at place t.
+        targets: (*b, T), int64; -100 = not counted.
     Returns: at least 1.
+    Raises:
+        ValueError: if no target is counted.
     Source: Jelinek et al. 1977, Perplexity: a measure of the difficulty of speech recognition tasks.
     Lesson: 16.
     """
-    return math.exp(nats_per_token)
+    if bool((targets == loss.IGNORED).all()):
+        raise ValueError(f"targets {tuple(targets.shape)}: all are {loss.IGNORED}; at least one has to be counted")
+    return math.exp(loss.cross_entropy(logits.float(), targets))
 
 
-def bits_per_byte(nats: float, n_bytes: int) -> float:
+def bits_per_byte(nats: Float[Tensor, "N"], text: str) -> float:
     r"""The size to which the model could compress a text, in bits for each byte of its UTF-8.
 
-    Unlike nats per token it can be compared between models with different tokenizers.
+    Unlike perplexity it can be compared between models with different tokenizers.
 
     Args:
-        nats: surprise of the whole text.
-        n_bytes: its length in UTF-8, at least 1.
+        nats: (N,), float: the surprise of each of the text's tokens.
+        text: the same text.
     Returns: bits per byte; 8 is no compression.
     Raises:
-        ValueError: if n_bytes is less than 1.
+        ValueError: if the text is empty.
     Source: Gao et al. 2020, The Pile, section 3.1.
     Lesson: 16.
     """
-    if n_bytes < 1:
-        raise ValueError(f"n_bytes={n_bytes}: an empty text has no bits per byte; use a text of at least one byte")
-    return nats / math.log(2) / n_bytes
+    n_bytes = len(text.encode("utf-8"))
+    if n_bytes == 0:
+        raise ValueError("text is empty, so it has no bits per byte; give at least one character")
+    return float(nats.double().sum()) / math.log(2) / n_bytes
 
 
 def batch_nats(
@@ -70,8 +78,8 @@ def batch_nats(
     return nats, int((targets != loss.IGNORED).sum())
 
 
-def text_nats(model: Any, token_ids: Sequence[int], window: int, batch_size: int = 16) -> float:
-    r"""The surprise that a text of any length is to a model that sees at most `window` tokens at once.
+def token_nats(model: Any, token_ids: Sequence[int], window: int, batch_size: int = 16) -> Float[Tensor, "N"]:
+    r"""The surprise of each token of a text of any length, to a model that sees at most `window` tokens at once.
 
     Windows overlap by half, and each token is counted once, in the first window that holds it; so all but the first
     few have at least half a window before them. The very first token has nothing before it: it is charged
@@ -79,10 +87,10 @@ def text_nats(model: Any, token_ids: Sequence[int], window: int, batch_size: int
 
     Args:
         model: with `config.vocab_size`, in evaluation mode.
-        token_ids: the text, at least one token.
+        token_ids: the text, N tokens, at least one.
         window: tokens a window, at least 2 and at most the model's max_seq_len.
         batch_size: windows that go through the model at once.
-    Returns: nats.
+    Returns: (N,), float32, on the CPU: nats.
     Raises:
         ValueError: if there is no token, or the window does not fit the model.
     Source: the strided evaluation of Hugging Face's guide "Perplexity of fixed-length models".
@@ -104,8 +112,28 @@ def text_nats(model: Any, token_ids: Sequence[int], window: int, batch_size: int
         targets[row, first : len(piece) - 1] = piece[first + 1 :]
         counted_to = start + len(piece) - 1
     device = next(model.parameters()).device
-    nats, _ = batch_nats(model, inputs.to(device), targets.to(device), batch_size)
-    return math.log(model.config.vocab_size) + nats
+    nats = [torch.tensor([math.log(model.config.vocab_size)])]
+    with torch.inference_mode():
+        for rows, row_targets in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+            logits = model(rows.to(device)).float().flatten(0, 1)
+            row_targets = row_targets.flatten()
+            each = F.cross_entropy(logits, row_targets.to(device), ignore_index=loss.IGNORED, reduction="none")
+            nats.append(each.cpu()[row_targets != loss.IGNORED])
+    return torch.cat(nats)
+
+
+def text_nats(model: Any, token_ids: Sequence[int], window: int, batch_size: int = 16) -> float:
+    r"""The surprise of a whole text: the sum of `token_nats`.
+
+    Args:
+        model: as in `token_nats`.
+        token_ids: as in `token_nats`.
+        window: as in `token_nats`.
+        batch_size: as in `token_nats`.
+    Returns: nats.
+    Lesson: 16.
+    """
+    return float(token_nats(model, token_ids, window, batch_size).double().sum())
 
 
 @dataclass(frozen=True, kw_only=True)

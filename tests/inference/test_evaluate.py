@@ -66,13 +66,41 @@ def as_rows(stories):
     return torch.tensor([row + [TOKENIZER.pad_id] * (LANGUAGE.max_len - len(row)) for row in ids])
 
 
-def test_perplexity_and_bits_per_byte():
-    assert evaluate.perplexity(math.log(50)) == pytest.approx(50)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_perplexity_is_one_mean_over_all_counted_tokens(dtype, fresh_seed):
+    generator = torch.Generator().manual_seed(fresh_seed)
+    logits = (4 * torch.randn(3, 6, 5, generator=generator)).to(dtype)
+    targets = torch.randint(5, (3, 6), generator=generator)
+    targets[0, 2:], targets[1] = -100, -100
+    surprises = [-math.log(torch.softmax(logits[b, t].double(), 0)[targets[b, t]].item())
+                 for b in range(3) for t in range(6) if targets[b, t] >= 0]
+    want = math.exp(sum(surprises) / len(surprises))
+    assert evaluate.perplexity(logits, targets) == pytest.approx(want, rel=1e-5)
+
+
+def test_perplexity_of_those_who_know_nothing_everything_and_the_opposite():
+    targets = torch.tensor([[3, 1, -100]])
+    assert evaluate.perplexity(torch.zeros(1, 3, 50), targets) == pytest.approx(50)
+    sure = 90.0 * F.one_hot(targets.clamp(min=0), 50)
+    assert evaluate.perplexity(sure, targets) == pytest.approx(1.0)
+    assert evaluate.perplexity(-sure, targets) > 1e30
+    with pytest.raises(ValueError, match=r"targets \(1, 2\): all are -100"):
+        evaluate.perplexity(torch.zeros(1, 2, 4), torch.full((1, 2), -100))
+
+
+def test_bits_per_byte_is_8_for_a_guess_at_each_byte():
     text = "naïve 猫"
     n_bytes = len(text.encode())
-    assert evaluate.bits_per_byte(n_bytes * math.log(256), n_bytes) == pytest.approx(8.0)
-    with pytest.raises(ValueError, match="n_bytes=0"):
-        evaluate.bits_per_byte(1.0, 0)
+    assert evaluate.bits_per_byte(torch.full((n_bytes,), math.log(256)), text) == pytest.approx(8.0)
+    whole = torch.tensor([n_bytes * math.log(256)])  # cut into tokens as one likes
+    assert evaluate.bits_per_byte(whole, text) == pytest.approx(8.0)
+    with pytest.raises(ValueError, match="text is empty"):
+        evaluate.bits_per_byte(whole, "")
+
+
+def test_bits_per_byte_sums_in_double_precision():
+    assert evaluate.bits_per_byte(torch.full((2**22,), 1.1), "a") == pytest.approx(
+        float(torch.tensor(1.1)) * 2**22 / math.log(2), rel=1e-12)
 
 
 def test_batch_nats_is_a_sum_over_the_counted_targets(fresh_seed):
@@ -98,7 +126,11 @@ def test_each_token_of_a_text_is_counted_once(seed, n_tokens, window, batch_size
     want = math.log(7)
     for before, after in zip(ids, ids[1:], strict=False):
         want -= torch.log_softmax(model.table[before], 0)[after].item()
-    assert evaluate.text_nats(model, ids, window, batch_size) == pytest.approx(want, rel=1e-4)
+    each = evaluate.token_nats(model, ids, window, batch_size)
+    assert len(each) == n_tokens and evaluate.text_nats(model, ids, window, batch_size) == pytest.approx(want, rel=1e-4)
+    assert each[0].item() == pytest.approx(math.log(7))
+    for i in range(1, n_tokens):  # in the order of the text
+        assert each[i].item() == pytest.approx(-torch.log_softmax(model.table[ids[i - 1]], 0)[ids[i]].item(), abs=1e-5)
 
 
 @given(seed=st.integers(0, 2**31), n_tokens=st.integers(2, 60), window=st.integers(2, 20))

@@ -1,0 +1,1 @@
+r"""Finding passages that may hold the answer: by words, by vectors, by both."""
