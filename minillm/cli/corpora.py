@@ -146,7 +146,7 @@ def judge_text(model: Any, tokenizer: Tokenizer, text: str) -> dict[str, float]:
     token_ids = tokenizer.encode(text)
     window = min(model.config.max_seq_len, 512)
     rows = max(1, min(16, N_LOGITS // (window * model.config.vocab_size)))
-    nats = evaluate.token_nats(model, token_ids, window, rows)
+    nats = evaluate.text_token_nats(model, token_ids, window, rows)
     per_token = float(nats.double().mean())
     return {"nats_per_token": per_token, "perplexity": math.exp(per_token),
             "bits_per_byte": evaluate.bits_per_byte(nats, text), "n_tokens": len(token_ids),

@@ -78,7 +78,7 @@ def batch_nats(
     return nats, int((targets != loss.IGNORED).sum())
 
 
-def token_nats(model: Any, token_ids: Sequence[int], window: int, batch_size: int = 16) -> Float[Tensor, "N"]:
+def text_token_nats(model: Any, token_ids: Sequence[int], window: int, batch_size: int = 16) -> Float[Tensor, "N"]:
     r"""The surprise of each token of a text of any length, to a model that sees at most `window` tokens at once.
 
     Windows overlap by half, and each token is counted once, in the first window that holds it; so all but the first
@@ -123,17 +123,17 @@ def token_nats(model: Any, token_ids: Sequence[int], window: int, batch_size: in
 
 
 def text_nats(model: Any, token_ids: Sequence[int], window: int, batch_size: int = 16) -> float:
-    r"""The surprise of a whole text: the sum of `token_nats`.
+    r"""The surprise of a whole text: the sum of `text_token_nats`.
 
     Args:
-        model: as in `token_nats`.
-        token_ids: as in `token_nats`.
-        window: as in `token_nats`.
-        batch_size: as in `token_nats`.
+        model: as in `text_token_nats`.
+        token_ids: as in `text_token_nats`.
+        window: as in `text_token_nats`.
+        batch_size: as in `text_token_nats`.
     Returns: nats.
     Lesson: 16.
     """
-    return float(token_nats(model, token_ids, window, batch_size).double().sum())
+    return float(text_token_nats(model, token_ids, window, batch_size).double().sum())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from minillm.layers import softmax
 
 
 @dataclass(frozen=True)
-class Question:
+class ChoiceQuestion:
     r"""One question with its choices.
 
     Args:
@@ -61,7 +61,7 @@ class MultipleChoiceReport:
     correct: Tensor
 
 
-def read_questions(path: str | Path) -> list[Question]:
+def read_choice_questions(path: str | Path) -> list[ChoiceQuestion]:
     r"""Read questions from a JSON file.
 
     Args:
@@ -140,7 +140,7 @@ def choice_scores(
 
 
 def judge_questions(
-    model: Any, tokenizer: Any, questions: Sequence[Question], n_bins: int = 10, **how: Any
+    model: Any, tokenizer: Any, questions: Sequence[ChoiceQuestion], n_bins: int = 10, **how: Any
 ) -> MultipleChoiceReport:
     r"""Let a model answer questions: its choice is the one with the highest score.
 
@@ -166,13 +166,13 @@ def judge_questions(
         confidences=confidences, correct=correct)
 
 
-def _question(value: Any, where: str) -> Question:
+def _question(value: Any, where: str) -> ChoiceQuestion:
     try:
         question, choices, answer = value["question"], value["choices"], value["answer"]
         fits = isinstance(question, str) and isinstance(choices, list) and all(isinstance(c, str) for c in choices)
         if not fits or isinstance(answer, bool) or not isinstance(answer, int):
             raise TypeError('"question" is a string, "choices" a list of strings, "answer" a number')
-        return Question(question, tuple(choices), answer)
+        return ChoiceQuestion(question, tuple(choices), answer)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error.args[0] if not isinstance(error, KeyError) else f'{error} is missing'}"
                          ) from error

@@ -121,7 +121,7 @@ def test_two_models_are_one_too_many(command):
 
 def test_a_large_vocabulary_goes_through_in_smaller_batches(monkeypatch):
     rows = []
-    monkeypatch.setattr(evaluate, "token_nats", lambda model, ids, window, batch_size: (
+    monkeypatch.setattr(evaluate, "text_token_nats", lambda model, ids, window, batch_size: (
         rows.append(batch_size), torch.ones(len(ids)))[1])
     for vocab_size, expected in ((258, 16), (49152, 2), (10**7, 1)):
         model = torch.nn.Identity()

@@ -126,7 +126,7 @@ def test_each_token_of_a_text_is_counted_once(seed, n_tokens, window, batch_size
     want = math.log(7)
     for before, after in zip(ids, ids[1:], strict=False):
         want -= torch.log_softmax(model.table[before], 0)[after].item()
-    each = evaluate.token_nats(model, ids, window, batch_size)
+    each = evaluate.text_token_nats(model, ids, window, batch_size)
     assert len(each) == n_tokens and evaluate.text_nats(model, ids, window, batch_size) == pytest.approx(want, rel=1e-4)
     assert each[0].item() == pytest.approx(math.log(7))
     for i in range(1, n_tokens):  # in the order of the text

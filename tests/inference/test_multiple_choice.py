@@ -8,7 +8,7 @@ import torch
 
 from minillm.config import preset
 from minillm.inference import multiple_choice
-from minillm.inference.multiple_choice import Question
+from minillm.inference.multiple_choice import ChoiceQuestion
 from minillm.model.gpt import GPT
 from minillm.text.byte_tokenizer import ByteTokenizer
 
@@ -56,8 +56,8 @@ def test_the_report_counts_what_is_right(fresh_seed):
     model = small_model(fresh_seed)
     scores = multiple_choice.choice_scores(model, TOKENIZER, "Who?", ["me", "you", "they"])
     best = int(scores.argmax())
-    questions = [Question("Who?", ("me", "you", "they"), answer) for answer in (best, best, (best + 1) % 3)]
-    report = multiple_choice.judge_questions(model, TOKENIZER, [*questions, Question("Who?", ("me", "you"), 0)])
+    questions = [ChoiceQuestion("Who?", ("me", "you", "they"), answer) for answer in (best, best, (best + 1) % 3)]
+    report = multiple_choice.judge_questions(model, TOKENIZER, [*questions, ChoiceQuestion("Who?", ("me", "you"), 0)])
     assert report.correct.tolist()[:3] == [True, True, False] and report.n_questions == 4
     assert report.accuracy == float(report.correct.float().mean())
     assert report.chance == pytest.approx((3 / 3 + 1 / 2) / 4)
@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_refused():
 def test_questions_are_read(tmp_path):
     file = tmp_path / "questions.json"
     file.write_text(json.dumps([{"question": "Où ?", "choices": ["ici", "là"], "answer": 1, "topic": "x"}]), "utf-8")
-    assert multiple_choice.read_questions(file) == [Question("Où ?", ("ici", "là"), 1)]
+    assert multiple_choice.read_choice_questions(file) == [ChoiceQuestion("Où ?", ("ici", "là"), 1)]
 
 
 @pytest.mark.parametrize(("content", "said"), [
@@ -96,9 +96,9 @@ def test_questions_are_read(tmp_path):
 def test_what_is_no_question_is_refused_with_its_place(content, said, tmp_path):
     (tmp_path / "q.json").write_text(content, "utf-8")
     with pytest.raises(ValueError, match=said):
-        multiple_choice.read_questions(tmp_path / "q.json")
+        multiple_choice.read_choice_questions(tmp_path / "q.json")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none\.json cannot be read"):
-        multiple_choice.read_questions(tmp_path / "none.json")
+        multiple_choice.read_choice_questions(tmp_path / "none.json")

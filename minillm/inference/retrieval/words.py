@@ -5,7 +5,7 @@ import re
 _WORD = re.compile(r"[^\W_]+")
 
 
-def split_words(text: str) -> list[str]:
+def search_words(text: str) -> list[str]:
     r"""The words of a text, in lower case; runs of letters and digits, of any script.
 
     Names as in code fall into their parts: `os.path_join` gives os, path, join.

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minillm.inference.retrieval import bm25
-from minillm.inference.retrieval.words import split_words
+from minillm.inference.retrieval.words import search_words
 
 
 def by_formula(query, documents, k1, b):
@@ -58,6 +58,6 @@ def test_equal_scores_keep_the_order_of_documents():
 
 
 def test_words_of_any_script():
-    assert split_words("The os.path_join() of Straße 42, Été!") == ["the", "os", "path", "join", "of", "strasse", "42",
+    assert search_words("The os.path_join() of Straße 42, Été!") == ["the", "os", "path", "join", "of", "strasse", "42",
                                                                     "été"]
-    assert split_words(" -- ") == []
+    assert search_words(" -- ") == []
