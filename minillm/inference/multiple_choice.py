@@ -134,9 +134,11 @@ def choice_scores(
     token_ids = torch.tensor([before + row + [0] * (longest - len(before) - len(row)) for row in rows], device=device)
     lengths = torch.tensor([[len(before) + len(row)] for row in rows], device=device)
     places = torch.arange(longest, device=device)
+    counted = (places >= len(before)) & (places < lengths)
     with torch.no_grad():
         logits = model(token_ids, padding_mask=places < lengths)
-    return continuation_log_probs(logits, token_ids, (places >= len(before)) & (places < lengths)).cpu()
+    start = len(before) - 1  # nothing is asked about the tokens of the question
+    return continuation_log_probs(logits[:, start:], token_ids[:, start:], counted[:, start:]).cpu()
 
 
 def judge_questions(
