@@ -81,7 +81,7 @@ class Encoder(nn.Module):
             return self.dropout(self.emb_norm(x + types))
 
         blocks = bind_blocks(self.config, self.blocks, positions, None, enter)
-        pos_emb = position_rule(self.config, self.pos_emb, self.tok_emb.weight)
+        pos_emb = position_rule(self.config, self.pos_emb, self.tok_emb)
         tok_emb = embed_tokens(self.config, self.tok_emb)
         return gpt.gpt_forward(token_ids, positions, tok_emb, pos_emb, blocks, self.final_norm, nn.Identity())
 

@@ -188,7 +188,7 @@ class EncoderDecoder(nn.Module):
         bound = [partial(block, remembered=kv, memory_positions=memory.positions)
                  for block, kv in zip(self.blocks, memory.remembered, strict=True)]
         blocks = bind_blocks(config, bound, positions, cache, self.dropout)
-        pos_emb = position_rule(config, self.pos_emb, self.tok_emb.weight)
+        pos_emb = position_rule(config, self.pos_emb, self.tok_emb)
         tok_emb = embed_tokens(config, self.tok_emb)
         return gpt.gpt_forward(decoder_token_ids, positions, tok_emb, pos_emb, blocks, self.final_norm,
                                scaled_head(config, self.lm_head))

@@ -129,7 +129,7 @@ class GPT(nn.Module):
 
     def _run(self, token_ids, padding_mask, positions, cache, head) -> Tensor:
         positions = resolve_positions(token_ids, self.config.max_seq_len, padding_mask, positions, cache)
-        pos_emb = position_rule(self.config, self.pos_emb, self.tok_emb.weight)
+        pos_emb = position_rule(self.config, self.pos_emb, self.tok_emb)
         blocks = bind_blocks(self.config, self.blocks, positions, cache, lambda x: self.dropout(self.emb_norm(x)))
         tok_emb = embed_tokens(self.config, self.tok_emb)
         return gpt_forward(token_ids, positions, tok_emb, pos_emb, blocks, self.final_norm, head)

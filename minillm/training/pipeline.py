@@ -75,7 +75,7 @@ def stage_function(model: GPT, stage: int, n_stages: int, seq_len: int) -> Calla
     own = stage_blocks(config.n_layers, stage, n_stages)
     enter = (lambda x: model.dropout(model.emb_norm(x))) if stage == 0 else (lambda x: x)
     blocks = bind_blocks(config, model.blocks[own.start : own.stop], positions, None, enter)
-    pos_emb = position_rule(config, model.pos_emb, model.tok_emb.weight)
+    pos_emb = position_rule(config, model.pos_emb, model.tok_emb)
 
     def run(x: Tensor) -> Tensor:
         if stage == 0:

@@ -10,6 +10,7 @@ import torch
 
 from minillm import pretrained
 from minillm.inference.generate import generate
+from minillm.inference.quantization.linears import Int4Linear, Int8Linear
 from minillm.pretrained import loading, weights_wheel
 from minillm.pretrained.gguf_file import open_gguf
 from minillm.pretrained.loading import find_source, load_model
@@ -44,10 +45,21 @@ def test_a_small_file_in_every_dtype(weights, dtype, tmp_path):
         assert torch.equal(ours, theirs.transpose(1, 2).to(dtype))
 
 
+@pytest.mark.parametrize("weights, layer", [("int8", Int8Linear), ("int4", Int4Linear)])
+def test_a_small_file_quantized(weights, layer, tmp_path):
+    path = write_llama(tmp_path / "small.gguf", seed=3)
+    model, exact = load_model(path, weights, "cpu"), open_gguf(path).tensor("blk.1.ffn_down.weight")
+    down = model.blocks[1].ffn.down_proj
+    assert type(down) is layer and type(model.lm_head) is Int8Linear and model.tok_emb.table is model.lm_head
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16} and not model.training
+    assert torch.equal(down.weight, layer.from_weight(exact, dtype=torch.bfloat16).weight)  # not by way of bfloat16
+    assert model.config.max_seq_len == 48 and generate(model, torch.tensor([[1, 2, 3]]), 5).shape == (1, 8)
+
+
 @pytest.mark.unchecked
-@pytest.mark.parametrize("weights", ["int8", "int4", "fp8", "float32", "", None])
+@pytest.mark.parametrize("weights", ["int2", "fp8", "float32", "", None])
 def test_other_ways_to_hold_weights_are_not_offered(weights):
-    with pytest.raises(ValueError, match="weights=.*'fp32', 'fp16', 'bf16'"):
+    with pytest.raises(ValueError, match="weights=.*'fp32', 'fp16', 'bf16', 'int8', 'int4'"):
         pretrained.load("smollm2", weights)
 
 

@@ -54,8 +54,8 @@ def restore_int4(
     Lesson: 11.
     """
     groups = rearrange(codes.float(), "r (g n) -> r g n", g=scales.shape[1])
-    values = groups * scales.float()[..., None] + lows.float()[..., None]
-    return rearrange(values, "r g n -> r (g n)").to(dtype)
+    groups.mul_(scales[..., None]).add_(lows[..., None])  # in place: fresh memory costs more than the arithmetic
+    return rearrange(groups, "r g n -> r (g n)").to(dtype)
 
 
 def pack_nibbles(codes: UInt8[Tensor, "R C"]) -> UInt8[Tensor, "R C_half"]:
@@ -82,3 +82,29 @@ def unpack_nibbles(packed: UInt8[Tensor, "R C_half"]) -> UInt8[Tensor, "R C"]:
     Lesson: 11.
     """
     return torch.stack([packed & HIGHEST, packed >> 4], dim=-1).flatten(start_dim=1)
+
+
+def int4_linear(
+    x: Float[Tensor, "*batch C"],
+    packed: UInt8[Tensor, "R C_half"],
+    scales: Float[Tensor, "R G"],
+    lows: Float[Tensor, "R G"],
+    bias: Float[Tensor, "R"] | None = None,
+) -> Float[Tensor, "*batch R"]:
+    r"""A linear layer over a matrix in 4 bits: restore it, multiply, and let it go again.
+
+    What is stored, and read from slow memory when another layer has pushed it out of the cache, is small; what is
+    multiplied is a matrix like any other. On a device with a kernel for it, both happen in one pass (`packed`).
+
+    Args:
+        x: activations, (..., C), float.
+        packed: (R, C / 2), uint8, from `pack_nibbles`.
+        scales: (R, G), from `int4_groups`.
+        lows: (R, G).
+        bias: (R,), or None.
+    Returns: (..., R), dtype of x.
+    Source: Frantar et al. 2022, GPTQ, section 4, on kernels that restore while they multiply.
+    Lesson: 11.
+    """
+    out = x @ restore_int4(unpack_nibbles(packed), scales, lows, x.dtype).T
+    return out if bias is None else out + bias

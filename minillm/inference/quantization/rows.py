@@ -41,4 +41,4 @@ def restore_rows(
     Source: Dettmers et al. 2022, LLM.int8(), section 2.
     Lesson: 11.
     """
-    return (q.float() * scales.float()).to(dtype)
+    return q.float().mul_(scales).to(dtype)  # in place: fresh memory costs more than the arithmetic
