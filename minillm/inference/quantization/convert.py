@@ -3,7 +3,7 @@ r"""Whole models in 8 or 4 bits."""
 from copy import deepcopy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from minillm.inference.quantization.linears import Int4Linear, Int8Embedding, Int8Linear
 
@@ -61,8 +61,8 @@ def stored_bytes(model: nn.Module) -> int:
     Returns: bytes.
     Lesson: 11.
     """
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum(storage.nbytes() for storage in {_storage_key(each): each.untyped_storage() for each in tensors}.values())
+    stored = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in stored}.values())
 
 
 def _replacements(model: nn.Module, weights: str, dtype: torch.dtype) -> dict[int, nn.Module]:
@@ -87,7 +87,3 @@ def _replacements(model: nn.Module, weights: str, dtype: torch.dtype) -> dict[in
     if not made:
         raise ValueError(f"model={type(model).__name__}: holds no nn.Linear and no token embedding to quantize")
     return made
-
-
-def _storage_key(tensor: Tensor) -> tuple[torch.device, int]:
-    return tensor.device, tensor.untyped_storage().data_ptr()

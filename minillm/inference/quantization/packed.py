@@ -2,7 +2,7 @@ r"""torch's own kernels for weights in 8 and in 4 bits: found out by a trial, us
 
 They read each weight once, as it is stored, and restore it in registers. On the CPU they want activations in bfloat16
 (others are many times slower) and round the scales to bfloat16. They are private functions of torch, which may go, and
-the one for 8 bits reads beyond its memory where the columns do not come in sixteens: so all that is asked is asked here.
+the one for 8 bits reads beyond its memory where the columns do not come in sixteens. So all of that is asked here.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minillm.inference.quantization import int4, int8_linear, rows
 
-MOST_ROWS = 16  # beyond, restoring a matrix once pays: the kernels do the work of restoring for every row of activations
+MOST_ROWS = 16  # of activations; the kernels restore for each row anew, so beyond it pays to do it once
 COLUMNS = 16  # of the 8-bit kernel: whole steps only
 OUTPUTS = 16  # of the 4-bit kernel
 GROUP_SIZES = (32, 64, 128, 256)  # that it knows
@@ -94,8 +94,8 @@ def pack_int4(
     """
     group_size = codes.shape[1] // scales.shape[1]
     if codes.shape[0] % OUTPUTS or group_size not in GROUP_SIZES:
-        raise ValueError(f"codes {tuple(codes.shape)} in groups of {group_size}: torch's kernel takes rows in multiples "
-                         f"of {OUTPUTS} and groups of {GROUP_SIZES}; use int4_linear")
+        raise ValueError(f"codes {tuple(codes.shape)} in groups of {group_size}: torch's kernel takes rows in "
+                         f"multiples of {OUTPUTS} and groups of {GROUP_SIZES}; use int4_linear")
     zeros = lows.float() + MIDDLE * scales.float()
     both = torch.stack([scales.float(), zeros], dim=-1).transpose(0, 1).contiguous().bfloat16()
     return PackedInt4(torch._convert_weight_to_int4pack_for_cpu(codes.int(), 1), both, group_size)
