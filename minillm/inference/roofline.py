@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 
-def roofline_time(flops: float, n_bytes: float, peak_flops: float, bandwidth: float) -> float:
+def roofline_time(
+    flops: int | float, n_bytes: int | float, peak_flops: int | float, bandwidth: int | float
+) -> float:
     r"""The least time for so much computing and so much memory traffic.
 
     Computing and fetching go on at once, so the slower of the two decides.
@@ -33,7 +35,7 @@ def roofline_time(flops: float, n_bytes: float, peak_flops: float, bandwidth: fl
     return max(flops / peak_flops, n_bytes / bandwidth)
 
 
-def ridge_point(peak_flops: float, bandwidth: float) -> float:
+def ridge_point(peak_flops: int | float, bandwidth: int | float) -> float:
     r"""Operations a byte from which on computing, and no longer the memory, is the limit.
 
     Args:
@@ -59,7 +61,9 @@ def linear_flops(n_tokens: int, d_in: int, d_out: int) -> int:
     return 2 * n_tokens * d_in * d_out
 
 
-def linear_bytes(n_tokens: int, d_in: int, d_out: int, weight_bits: float = 16, activation_bits: float = 16) -> float:
+def linear_bytes(
+    n_tokens: int, d_in: int, d_out: int, weight_bits: int | float = 16, activation_bits: int | float = 16
+) -> float:
     r"""Bytes that a linear layer moves: its weights once, its input and its output.
 
     Args:
@@ -86,7 +90,7 @@ def stored_bytes(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
 
 
-def decode_bound(model_bytes: float, bandwidth: float) -> float:
+def decode_bound(model_bytes: int | float, bandwidth: int | float) -> float:
     r"""Tokens a second that one text cannot exceed: each token reads all weights once.
 
     Args:

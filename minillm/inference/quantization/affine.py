@@ -142,7 +142,7 @@ def sharing_groups(x: Float[Tensor, "R C"], per: str | int) -> Float[Tensor, "r 
     return x.reshape(len(x), -1, per)
 
 
-def bits_per_number(n_bits: float, n_sharing: int, bits_beside: float = 32) -> float:
+def bits_per_number(n_bits: int | float, n_sharing: int, bits_beside: int | float = 32) -> float:
     r"""What a number weighs with its share of what is stored beside the codes.
 
     Args:
