@@ -67,12 +67,14 @@ def load_model(path: str | Path, weights: str = "fp32", device: str | torch.devi
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = _refusing(options.where, lambda: converted(
-        options, state, dtype, device, options.where, 2 * state.n_values()))
+        options, state, dtype, device if weights in DTYPES else "cpu", options.where, 2 * state.n_values()))
     trained_len = options.values.get("max_position_embeddings")
     config = getattr(model, "config", None)
     if config is not None and isinstance(config.position, Rope) and isinstance(trained_len, int) and trained_len > 0:
         model.config = replace(config, max_seq_len=trained_len)
-    return model if weights in DTYPES else convert.quantize_model(model, weights, torch.bfloat16)
+    if weights in DTYPES:
+        return model
+    return convert.quantize_model(model, weights, torch.bfloat16).to(device)  # only the small one meets the device
 
 
 def load_tokenizer(path: str | Path) -> ByteLevelBPE:
