@@ -1,7 +1,8 @@
 r"""The typer application, put together from the files of this folder.
 
 For each NAME in COMMANDS the module `minillm/cli/NAME.py` has a function `NAME_command`: its parameters are the
-options, its docstring is the help, and the docstring's first sentence stands in the list of commands. These modules
+options, its docstring is the help, and the docstring's first sentence stands in the list of commands. Where a command
+has commands of its own, the module has a function `NAME_app` that gives them. These modules
 import nothing heavy at the top (torch, matplotlib, jupyter stay inside the functions), so that
 `python -m minillm --help` answers at once.
 """
@@ -38,7 +39,10 @@ def build_app() -> typer.Typer:
     app.callback()(app_callback)
     for name in COMMANDS:
         module = importlib.import_module(f"minillm.cli.{name}")
-        app.command(name)(getattr(module, f"{name}_command"))
+        if hasattr(module, f"{name}_app"):
+            app.add_typer(getattr(module, f"{name}_app")(), name=name)
+        else:
+            app.command(name)(getattr(module, f"{name}_command"))
     return app
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from minillm.bench.paired import paired_speeds
 from minillm.bench.results import describe_machine
 from minillm.bench.training.contestants import Contestant, make_contestants
 from minillm.bench.training.settings import SETTINGS, Setting
@@ -89,7 +90,8 @@ def race(setting: Setting, rounds: int, steps: int, compile: bool, dtype: str, s
                     seconds[i].append(sum(taken) / steps)
     n_tokens = setting.batch_size * setting.seq_len
     rows = [
-        {"name": each.name, "dtype": each.dtype, "compiled": each.compile, **_summary(own, seconds[0], n_tokens),
+        {"name": each.name, "dtype": each.dtype, "compiled": each.compile, "step_ms": round(1000 * median(own), 2),
+         **paired_speeds(own, seconds[0], n_tokens),
          "first_step_s": round(start, 3), "loss_before": round(loss[0], 4),
          "loss": round(sum(loss[-steps:]) / steps, 4)}
         for each, own, start, loss in zip(contestants, seconds, first, losses, strict=True)]
@@ -106,12 +108,6 @@ def _take_turn(contestant: Contestant, turn: Sequence[Any], done: int) -> tuple[
         losses.append(float(contestant.step(batch, learning_rate)))
         seconds.append(time.perf_counter() - start)
     return seconds, losses
-
-
-def _summary(seconds: Sequence[float], yardstick: Sequence[float], n_tokens: int) -> dict[str, Any]:
-    ratios = [theirs / own for own, theirs in zip(seconds, yardstick, strict=True)]
-    return {"step_ms": round(1000 * median(seconds), 2), "tokens_per_s": round(n_tokens / median(seconds), 1),
-            "ratio": round(median(ratios), 3), "ratios": [round(ratio, 3) for ratio in ratios]}
 
 
 def race_text(report: dict[str, Any]) -> str:
