@@ -27,7 +27,7 @@ def test_never_worse_on_the_text_it_has_seen(n_bits, group_size, fresh_seed):
 
 
 def test_better_where_some_features_are_large():
-    r"""Two features of 32 that are 20 times as large: over 300 seeds the error fell to 0.46 at most."""
+    r"""Two features of 32 that are 20 times as large: over 300 seeds 0.30 to 0.55 of the error was left."""
     x, weight = drawn(0, 100, 32), drawn(1, 24, 32)
     x[:, [5, 20]] *= 20
     nearest, scaled = errors_of(weight, x, 4, 32)

@@ -48,7 +48,7 @@ def test_features_that_have_nothing_in_common_leave_rounding_to_nearest(fresh_se
 
 
 def test_output_is_nearer_than_by_rounding_to_nearest():
-    r"""Features that go together: over 300 seeds the error fell to 0.66 of rounding to nearest at most."""
+    r"""Features that go together: over 300 seeds 0.28 to 0.70 of the error of rounding to nearest."""
     x, weight = drawn(0, 200, 8) @ drawn(1, 8, 32) + 0.1 * drawn(2, 200, 32), drawn(3, 24, 32)
     exact = x @ weight.T
     errors = [affine.relative_error(exact, x @ int4.restore_int4(*quantized, torch.float64).T) for quantized in (

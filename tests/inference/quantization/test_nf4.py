@@ -48,7 +48,7 @@ def test_each_number_gets_the_nearest_code(group_size, seed):
     nearest = (blocks[..., None] - choices).abs().amin(-1)
     off = (weight - restored).abs().reshape(blocks.shape)
     torch.testing.assert_close(off, nearest, atol=1e-6, rtol=1e-5)
-    assert bool((restored[1] == 0).all()) or group_size == 12
+    assert bool((restored[1] == 0).all())  # 0 is a code
     assert nf4.restore_nf4(codes, scales, torch.bfloat16).dtype == torch.bfloat16
 
 
@@ -60,7 +60,7 @@ def test_what_is_stored_can_be_packed(fresh_seed):
 
 
 def test_nearer_to_normal_weights_than_evenly_spaced_codes():
-    r"""0.85 of the error of symmetric int4 in the same blocks; over 100 seeds between 0.848 and 0.856."""
+    r"""Over 100 seeds 0.842 to 0.870 of the error of symmetric int4 in the same blocks."""
     weight = drawn(0, 1000, 64)
     even = affine.restore_affine(*affine.quantize_affine(weight, 4, 64, symmetric=True))
     ours = nf4.restore_nf4(*nf4.nf4_quantize(weight))

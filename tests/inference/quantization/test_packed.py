@@ -52,8 +52,8 @@ def test_int4_as_the_readable_product(group_size, fresh_seed):
         got = packed.int4_product(x, packed.pack_int4(codes, scales, lows))
         want = x.double() @ int4.restore_int4(codes, scales, lows).double().T
         assert got.shape == (2, 3, n_rows) and got.dtype == torch.bfloat16
-        # a group's values are codes up to 15 steps around its middle: their sizes are bounded by these
-        sizes = (15 * scales.abs() + lows.abs()).repeat_interleave(group_size, dim=1)
+        # scale and middle are rounded: a value is off by 2^-9 of 8 steps and of |low| + 8 steps at most
+        sizes = (8 * scales + lows.abs() / 2).repeat_interleave(group_size, dim=1)
         assert bool(((got.double() - want).abs() <= furthest(x, sizes, n_groups * group_size)).all())
 
 

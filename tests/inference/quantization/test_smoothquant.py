@@ -48,7 +48,7 @@ def test_the_norm_before_divides_for_free(fresh_seed):
 
 
 def test_an_outlier_feature_no_longer_spoils_eight_bits():
-    r"""Error of W8A8 with a feature 60 times as large as the others; over 300 seeds smoothing left 0.37 at most."""
+    r"""W8A8 with a feature 60 times as large as the rest; over 300 seeds 0.13 to 0.22 of it was left."""
     x, weight = drawn(0, 64, 48).float(), drawn(1, 32, 48).float()
     x[:, 7] *= 60
     exact = x @ weight.T
