@@ -31,7 +31,7 @@ def outlier_split(
     Args:
         x: activations, (T, C), float.
         weight: (R, C), float.
-        threshold: of `outlier_columns`.
+        threshold: a column with a number further from 0 than this goes into the float part.
     Returns: (T, R), dtype of x.
     Source: Dettmers et al. 2022, LLM.int8(), section 3.2, equation 8. There the float part is in float16, and the
         weights' scales are those of whole rows, computed once; here those of the columns that are left.

@@ -9,6 +9,7 @@ from torch import Tensor
 from minillm.inference.quantization import rows
 
 EXACT_TERMS = 1024  # so many products of int8 numbers sum to at most 2**24, up to which float32 is exact
+LEAST_COLUMNS = 16  # torch._int_mm of torch 2.13 hands back unwritten memory where there is a single column
 
 
 def int8_matmul(x_int8: Int8[Tensor, "T C"], q_weight: Int8[Tensor, "R C"]) -> Int32[Tensor, "T R"]:
@@ -40,7 +41,7 @@ def int8_matmul_fused(x_int8: Int8[Tensor, "T C"], q_weight: Int8[Tensor, "R C"]
     Returns: (T, R), int32.
     Lesson: 11.
     """
-    if has_int_mm(x_int8.device.type):
+    if x_int8.shape[1] >= LEAST_COLUMNS and has_int_mm(x_int8.device.type):
         try:
             return torch._int_mm(x_int8, q_weight.T)
         except RuntimeError:  # sizes that the kernel does not take: GPUs want more than 16 rows and multiples of 8
