@@ -31,6 +31,25 @@ class Bin:
     accuracy: float
 
 
+def require_probabilities(confidences: Float[Tensor, "N"], n_bins: int) -> None:
+    r"""Refuse what cannot be sorted into bins.
+
+    Args:
+        confidences: (N,), float.
+        n_bins: how many bins.
+    Raises:
+        ValueError: if there is no answer or no bin, or a confidence is not between 0 and 1.
+    Lesson: 16.
+    """
+    if n_bins < 1:
+        raise ValueError(f"n_bins={n_bins}: use at least 1")
+    if len(confidences) == 0:
+        raise ValueError("confidences is empty: give at least one answer")
+    if not bool(((confidences >= 0) & (confidences <= 1)).all()):
+        worst = confidences[int((confidences - 0.5).abs().argmax())]
+        raise ValueError(f"confidences holds {float(worst)}: give probabilities, 0 to 1")
+
+
 def calibration_bins(confidences: Float[Tensor, "N"], correct: Bool[Tensor, "N"], n_bins: int = 10) -> list[Bin]:
     r"""Sort answers by confidence into bins of one width, and see how often each bin is right.
 
@@ -45,7 +64,7 @@ def calibration_bins(confidences: Float[Tensor, "N"], correct: Bool[Tensor, "N"]
     Source: DeGroot and Fienberg 1983, The Comparison and Evaluation of Forecasters.
     Lesson: 16.
     """
-    _require_probabilities(confidences, n_bins)
+    require_probabilities(confidences, n_bins)
     number = (confidences * n_bins).long().clamp(max=n_bins - 1)
     bins = []
     for i in number.unique().tolist():
@@ -71,7 +90,7 @@ def expected_calibration_error(
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, eq. 3 (whose bins are open on the left).
     Lesson: 16.
     """
-    _require_probabilities(confidences, n_bins)
+    require_probabilities(confidences, n_bins)
     number = (confidences * n_bins).long().clamp(max=n_bins - 1)
     excess = torch.zeros(n_bins, dtype=torch.float64, device=confidences.device)
     excess.index_add_(0, number, confidences.double() - correct.double())
@@ -115,13 +134,3 @@ def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, "N"]) -> 
         slope = float((expected - x.gather(1, targets[:, None])[:, 0]).mean())
         low, high = (middle, high) if slope < 0 else (low, middle)
     return (low * high) ** -0.5
-
-
-def _require_probabilities(confidences: Tensor, n_bins: int) -> None:
-    if n_bins < 1:
-        raise ValueError(f"n_bins={n_bins}: use at least 1")
-    if len(confidences) == 0:
-        raise ValueError("confidences is empty: give at least one answer")
-    if not bool(((confidences >= 0) & (confidences <= 1)).all()):
-        worst = confidences[int((confidences - 0.5).abs().argmax())]
-        raise ValueError(f"confidences holds {float(worst)}: give probabilities, 0 to 1")

@@ -88,7 +88,7 @@ def continuation_log_probs(
     r"""How likely a model holds some tokens of each row, given what stands before each: the mean log-probability.
 
     Args:
-        logits: (B, T, V), float; those at place t are about the token at place t + 1.
+        logits: (B, T, V), float: what a model gave that has read token_ids.
         token_ids: (B, T), int64.
         counted: (B, T), bool, True = a token whose probability counts; at least one a row, and never the first.
     Returns: (B,), float32: nats, at most 0.

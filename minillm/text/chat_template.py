@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-BEGIN, END = "<|im_start|>", "<|im_end|>"
+BEGIN = "<|im_start|>"
+END = "<|im_end|>"
 
 # The Jinja templates that are known, without white space outside quotes: one message after another, and, in some,
 # first a system message, if the talk does not begin with one of its own.
