@@ -1,4 +1,4 @@
-r"""Parity: the questions ask what they say, and a model that writes its steps answers where one that does not guesses."""
+r"""Parity: questions ask what they say, and a model that writes its steps answers where one that does not guesses."""
 
 import pytest
 import torch
