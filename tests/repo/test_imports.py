@@ -96,9 +96,10 @@ def test_other_packages_are_those_that_pyproject_names():
     hub = core | modules(project["optional-dependencies"]["hub"])  # for who wants more weights than those of the wheel
     violations = []
     for path in python_files("minillm"):
-        allowed = {"course": lessons, "bench": lessons | PEERS, "cli": lessons, "pretrained": hub}.get(part_of(path), core)
+        part = part_of(path)
+        allowed = {"course": lessons, "bench": lessons | PEERS, "cli": lessons, "pretrained": hub}.get(part, core)
         for node, module in imported(tree_of(path)):
             top = module.split(".")[0]
             if top not in sys.stdlib_module_names | {"minillm", ""} | allowed:
-                violations.append(f"{place(path, node)}: {top} in {part_of(path)}")
+                violations.append(f"{place(path, node)}: {top} in {part}")
     require_none(violations, "below course only the core packages of pyproject.toml (no plots, no widgets)")
