@@ -81,7 +81,7 @@ def quantize_groups(
         weight is). `int4.restore_int4` restores them.
     Raises:
         ValueError: if n_bits is out of range, or group_size does not divide C.
-    Source: Frantar et al. 2022, GPTQ, section 4, round to nearest (RTN) in groups within a row.
+    Source: Frantar et al. 2022, GPTQ, section 5: round to nearest (RTN), and groups within a row.
     Lesson: 11.
     """
     if not NARROWEST <= n_bits <= 8:

@@ -26,7 +26,7 @@ def gptq_quantize(
     Returns: codes (R, C), uint8; scales and lows (R, C / group_size), float32. `int4.restore_int4` restores them.
     Raises:
         ValueError: if n_bits or group_size is out of range, damping is not above 0, or x is 0 throughout.
-    Source: Frantar et al. 2022, GPTQ, section 3, algorithm 1, whose damping of 1 % is the default here. Without its
+    Source: Frantar et al. 2022, GPTQ, section 4, algorithm 1, whose damping of 1 % is the default here. Without its
         blocks of 128 columns, which save memory traffic and change nothing else.
     Lesson: 11.
     """

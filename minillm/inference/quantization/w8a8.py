@@ -23,7 +23,8 @@ def int8_matmul(x_int8: Int8[Tensor, "T C"], q_weight: Int8[Tensor, "R C"]) -> I
         x_int8: (T, C), int8.
         q_weight: (R, C), int8.
     Returns: (T, R), int32; exact while C is below 2^17, as C * 128 * 128 must fit.
-    Source: Jacob et al. 2018, section 2.2, equation 7: int8 products are accumulated in int32.
+    Source: Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+        Inference, section 2.4: 8-bit products are accumulated in int32 (theirs are unsigned).
     Lesson: 11.
     """
     total = torch.zeros(len(x_int8), len(q_weight), dtype=torch.int32, device=x_int8.device)
@@ -92,7 +93,8 @@ def w8a8_linear(
     Returns: (..., R), dtype of x.
     Raises:
         ValueError: if `per` is no such choice.
-    Source: Xiao et al. 2022, SmoothQuant, section 2: per-token and per-tensor dynamic quantization, equation 2.
+    Source: Xiao et al. 2022, SmoothQuant, section 2 for scales by token and by tensor, section 3, equation 2, for why
+        they can only stand along the outer dimensions.
     Lesson: 11.
     """
     if per not in ("token", "tensor"):
