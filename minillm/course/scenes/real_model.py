@@ -76,7 +76,7 @@ def write_after(
     return [Reply(tokenizer.decode([i for i in row if i != end]).strip(), end in row) for row in written]
 
 
-def ask(model: Any, tokenizer: Any, talks: Sequence[Sequence[dict[str, str]]], max_new_tokens: int) -> list[str]:
+def answers_to(model: Any, tokenizer: Any, talks: Sequence[Sequence[dict[str, str]]], max_new_tokens: int) -> list[str]:
     r"""Let a model answer several talks at once, greedily.
 
     Args:

@@ -10,7 +10,7 @@ from minillm.course.scenes import real_model
 from minillm.course.scenes.harbour_notes import NOTES
 from minillm.course.scenes.real_model import (
     all_but_the_first,
-    ask,
+    answers_to,
     find_model,
     is_here,
     silent_heads,
@@ -55,7 +55,7 @@ def test_a_batch_of_prompts_is_answered_like_each_alone():
     assert together == alone
     talks = [[{"role": "user", "content": prompt}] for prompt in prompts]
     texts = [chat_text(tokenizer, talk, add_generation_prompt=True) for talk in talks]
-    assert ask(model, tokenizer, talks, 4) == [reply.text for reply in write_after(model, tokenizer, texts, 4)]
+    assert answers_to(model, tokenizer, talks, 4) == [reply.text for reply in write_after(model, tokenizer, texts, 4)]
 
 
 def test_a_reply_ends_where_the_model_ends_it():
