@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 
 def roofline_time(
@@ -78,23 +77,11 @@ def linear_bytes(
     return (d_in * d_out * weight_bits + n_tokens * (d_in + d_out) * activation_bits) / 8
 
 
-def stored_bytes(model: nn.Module) -> int:
-    r"""Bytes of all weights of a model, quantized ones with their scales; shared ones count once.
-
-    Args:
-        model: parameters and buffers are counted.
-    Returns: bytes.
-    Lesson: 11.
-    """
-    stored = {(tensor.data_ptr(), tensor.numel()): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    return sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
-
-
 def decode_bound(model_bytes: int | float, bandwidth: int | float) -> float:
     r"""Tokens a second that one text cannot exceed: each token reads all weights once.
 
     Args:
-        model_bytes: that a token reads; the cache's may be added.
+        model_bytes: that a token reads (`quantization.convert.stored_bytes`); the cache's may be added.
         bandwidth: bytes a second.
     Returns: tokens a second.
     Raises:

@@ -4,12 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
-from minillm.config import preset
 from minillm.inference import roofline
-from minillm.inference.quantization import rows
-from minillm.model.gpt import GPT
 
 AMOUNTS, RATES = st.floats(0, 1e15), st.floats(1e3, 1e15)
 
@@ -39,17 +35,6 @@ def test_a_linear_layer_counts_what_it_multiplies_and_moves():
 def test_decode_bound_is_a_roofline_without_computing():
     seconds = roofline.roofline_time(1, 270e6, 1e15, 27e9)
     assert roofline.decode_bound(270e6, 27e9) == pytest.approx(1 / seconds) == pytest.approx(100)
-
-
-def test_stored_bytes_count_shared_weights_once():
-    tied = GPT(preset("tiny", vocab_size=30), torch.Generator().manual_seed(0))
-    assert tied.lm_head.weight is tied.tok_emb.weight
-    assert roofline.stored_bytes(tied) == 4 * sum(p.numel() for p in tied.parameters())
-    layer = nn.Module()
-    q, scales = rows.quantize_rows(torch.ones(6, 10))
-    layer.register_buffer("q", q)
-    layer.register_buffer("scales", scales)
-    assert roofline.stored_bytes(layer) == 60 + 6 * 4
 
 
 def test_measuring_runs_the_work_as_often_as_it_says():

@@ -14,7 +14,7 @@ from minillm.course.lessons.lesson_11.grids import numbers_in_groups
 Coded = tuple[Tensor, Tensor, Tensor]
 
 
-def group_cases(draw: Draw) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+def nibble_cases(draw: Draw) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     yield (torch.tensor([[1.0, 2.5, 1.2, 1.0, -3.0, 0.0, -1.0, -1.6]]), 4), {}
     yield (numbers_in_groups(draw, 3, 64, 32).float(),), {}
     for group_size, n_groups in ((4, 3), (draw.size(5, 8), 2), (draw.size(3, 6), 4)):
@@ -80,7 +80,7 @@ def with_zero_inside(low: Tensor, high: Tensor) -> Coded:
     return (high - low) / 15, low, low
 
 
-def upside_down(weight: Tensor, group_size: int = 32) -> Coded:
+def scales_upside_down(weight: Tensor, group_size: int = 32) -> Coded:
     codes, scales, lows = coded_with()(weight, group_size)
     return codes, 1 / scales, lows
 
@@ -106,7 +106,7 @@ INT4_GROUPS = Exercise(
         "einops do it, and the smallest and largest are then an `amin` and an `amax`.",
         "Subtract the low, divide by the scale, round. Where a scale is 0, divide by something else.",
     ),
-    cases=group_cases,
+    cases=nibble_cases,
     oracle=group_after_group,
     other_style=coded_with(),
     tolerance=Tolerance(2e-6, 1e-6, "a difference and a division in float32"),
@@ -149,7 +149,7 @@ INT4_GROUPS = Exercise(
         ),
         Mistake(
             "scale upside down",
-            upside_down,
+            scales_upside_down,
             "Your scales are codes per unit, 15 / range. What is stored is the size of a step: range / 15.",
         ),
         Mistake(

@@ -14,7 +14,7 @@ from minillm.course.lessons.lesson_11.grids import exact_near_codes, numbers_nea
 Codes = tuple[Tensor, Tensor]
 
 
-def split_cases(draw: Draw) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+def outlier_cases(draw: Draw) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     for threshold, signs in ((None, (-1, 1)), (None, (1, -1)), (3.0, (-1, 1))):
         t, c, r = draw.size(4, 6), draw.size(6, 9), draw.size(3, 5)
         x, weight = _tokens(draw, t, c), numbers_near_codes(draw, r, c)
@@ -137,7 +137,7 @@ OUTLIER_SPLIT = Exercise(
         "Two products, one sum: the rounded one over all columns but the outliers, the float one over these alone. "
         "Does any column take part in both?",
     ),
-    cases=split_cases,
+    cases=outlier_cases,
     oracle=entry_by_entry,
     other_style=split_with(),
     tolerance=Tolerance(1e-5, 1e-4, "float32 sums of terms up to some hundred"),
