@@ -104,6 +104,13 @@ class KVCache:
         self.length = end
         return self._k[:, :, :end].to(k.dtype), self._v[:, :, :end].to(v.dtype), self._positions[:, :end]
 
+    def memory(self) -> tuple[Tensor, Tensor, Tensor]:
+        r"""The cache's own tensors, not copies, for code that writes tokens in place and sets `length` by itself.
+
+        Returns: keys and values, (B, Hk, capacity, Dh), and positions, (B, capacity); slots from `length` on are free.
+        """
+        return self._k, self._v, self._positions
+
     def _write(self, stored: Tensor, new: Tensor) -> None:
         if paths.use_fused():  # the twin of cache_append: in place, nothing else is copied
             stored[:, :, self.length : self.length + new.shape[2]] = new
