@@ -48,8 +48,8 @@ def test_written_steps_are_what_the_answer_rests_on():
     bits = fresh_bits(1, 300)
     assert parity.answered_right(model, bits, "steps").double().mean() > 0.9
     assert parity.follows_a_wrong_step(model, bits, 4).double().mean() > 0.9
-    longer = torch.randint(2, (1000, 24), generator=torch.Generator().manual_seed(2))
-    assert 0.3 < parity.answered_right(model, longer, "steps").double().mean() < 0.7  # chance: 0.5
+    longer = torch.randint(2, (400, 24), generator=torch.Generator().manual_seed(2))
+    assert 0.3 < parity.answered_right(model, longer, "steps").double().mean() < 0.7  # chance: 0.5, and 8 sigma
 
 
 def test_few_steps_give_every_measure(fresh_seed: int):
