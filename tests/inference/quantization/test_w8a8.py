@@ -31,14 +31,19 @@ def test_the_largest_numbers_do_not_overflow(number):
 
 
 def test_without_torchs_kernel_the_plain_product_is_used(monkeypatch):
-    x, weight = torch.full((2, 3), 100, dtype=torch.int8), torch.full((4, 3), 100, dtype=torch.int8)
+    x, weight = torch.full((2, 20), 100, dtype=torch.int8), torch.full((4, 20), 100, dtype=torch.int8)
     monkeypatch.setattr(w8a8, "has_int_mm", lambda device_type: True)
+    asked = []
 
     def refuse(*tensors):
+        asked.append(len(tensors))
         raise RuntimeError("sizes")
 
     monkeypatch.setattr(torch, "_int_mm", refuse)
-    assert w8a8.int8_matmul_fused(x, weight).tolist() == [[30000] * 4] * 2
+    assert w8a8.int8_matmul_fused(x, weight).tolist() == [[200000] * 4] * 2
+    assert asked == [2]
+    assert w8a8.int8_matmul_fused(x[:, :1], weight[:, :1]).tolist() == [[10000] * 4] * 2
+    assert asked == [2]  # a single column is never handed to it
 
 
 def test_a_kernel_that_saturates_is_not_used(monkeypatch):
