@@ -17,7 +17,7 @@ Model = Annotated[
     typer.Option(help="A real model instead: smollm2, or the path of a GGUF file or of a folder with safetensors.",
                  show_default=False),
 ]
-Weights = Annotated[str, typer.Option(help="With --model: how its weights are held, fp32, fp16 or bf16.")]
+Weights = Annotated[str, typer.Option(help="How the model holds its weights: fp32, fp16, bf16, int8 or int4.")]
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, help="Tokens to write at most; as many as the model has room for if not given.")
 ]

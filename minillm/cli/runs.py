@@ -53,17 +53,22 @@ def open_model(
     Args:
         checkpoint: the run that the user asked for; None = the newest.
         model: the real model that the user asked for; None = none.
-        weights: for a real model, how its weights are held.
+        weights: how they are held: fp32, fp16, bf16, int8 or int4.
         device: on which the model works.
     Returns: where it is from, the model in evaluation mode, its tokenizer, and what the run says of itself.
     Raises:
-        ValueError: if both were asked for, or there is no such model.
+        ValueError: if both were asked for, there is no such model, or its weights cannot be held like that.
     """
     if model is None:
         from minillm.training.checkpoint import load
 
         folder = find_run(checkpoint)
-        return str(folder), *load(folder, device)
+        trained, tokenizer, about = load(folder, device)
+        if weights != "fp32":  # as training keeps them
+            from minillm.pretrained.loading import held_as
+
+            trained = held_as(trained, weights)
+        return str(folder), trained, tokenizer, about
     if checkpoint is not None:
         raise ValueError(f"--model {model} --checkpoint {checkpoint}: these are two models; give one of them")
     from minillm import pretrained

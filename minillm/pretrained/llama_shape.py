@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from minillm.config import AttentionOptions, Ends, Glu, ModelConfig, Rope
+from minillm.inference.quantization.convert import is_quantized
 from minillm.model.gpt import GPT
 from minillm.pretrained.weights import Move, each_layer
 from minillm.training.precision import DTYPES
@@ -63,6 +64,9 @@ def require_llama(model: Any, demands: Sequence[Demand]) -> ModelConfig:
     """
     if type(model) is not GPT:
         raise TypeError(f"model={type(model).__name__}: only a minillm.model.gpt.GPT can be exported")
+    if is_quantized(model):
+        raise ValueError("model: its weights are quantized, and are not exported: what was rounded cannot be had back; "
+                         "load the model with weights='fp32'")
     for demand in (*SHAPE, *demands):
         value = reduce(getattr, demand.field.split("."), model.config)
         if not demand.ok(value):

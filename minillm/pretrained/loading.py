@@ -1,6 +1,7 @@
 r"""Real models by name or by path."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,23 @@ def load_model(path: str | Path, weights: str = "fp32", device: str | torch.devi
     config = getattr(model, "config", None)
     if config is not None and isinstance(config.position, Rope) and isinstance(trained_len, int) and trained_len > 0:
         model.config = replace(config, max_seq_len=trained_len)
+    return model if weights in DTYPES else held_as(model, weights).to(device)  # only the small one meets the device
+
+
+def held_as(model: nn.Module, weights: str) -> nn.Module:
+    r"""A copy of a model that holds its weights in another way.
+
+    Args:
+        model: in floats, best in float32.
+        weights: as in `load_pretrained`.
+    Returns: a new model, on the same device and in the same mode.
+    Raises:
+        ValueError: if the weights cannot be held like that.
+    """
+    _require_known(weights)
     if weights in DTYPES:
-        return model
-    return convert.quantize_model(model, weights, torch.bfloat16).to(device)  # only the small one meets the device
+        return deepcopy(model).to(DTYPES[weights])
+    return convert.quantize_model(model, weights, torch.bfloat16)
 
 
 def load_tokenizer(path: str | Path) -> ByteLevelBPE:

@@ -11,10 +11,15 @@ from minillm import pretrained
 from minillm.cli import app, corpora, runs
 from minillm.config import preset
 from minillm.inference import evaluate
+from minillm.inference.quantization.convert import is_quantized
 from minillm.model.gpt import GPT
 from minillm.text.byte_alphabet import BYTE_ALPHABET
 from minillm.text.byte_level import ByteLevelBPE
+from minillm.text.byte_tokenizer import ByteTokenizer
 from minillm.text.chat_template import apply_chat_template
+from minillm.training import checkpoint
+from minillm.training.recipe import Recipe
+from minillm.training.state import TrainingState
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -76,6 +81,19 @@ def test_chat_streams_what_the_model_answers(loaded):
     shown = minillm(*words, typed="Tom\n").stdout
     assert asked == [("m", "bf16", "cpu")] * 2 and turn["reply"] and turn["text"] == "Tom"
     assert f"m answers. An empty line begins a new talk; Ctrl-D ends.\n\n> {turn['reply']}\n" in shown
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int8", "int4"])
+def test_a_trained_model_is_held_as_asked(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = GPT(preset("tiny", vocab_size=258, max_seq_len=160), torch.Generator().manual_seed(5))
+    checkpoint.save("runs/a", TrainingState(model, Recipe(dtype="fp32")), ByteTokenizer())
+    _, held, _, _ = runs.open_model(None, None, weights, "cpu")
+    assert is_quantized(held) == (weights != "bf16") and not held.training
+    assert {parameter.dtype for parameter in held.parameters()} == {torch.bfloat16}
+    said = json.loads(minillm("generate", "Tom", "--weights", weights, "--max-new-tokens", "5", "--json").stdout)
+    assert said["texts"][0].startswith("Tom")
+    assert "weights='int3'" in str(minillm("generate", "Tom", "--weights", "int3").exception)
 
 
 def test_a_question_that_is_too_long_does_not_end_the_talk(loaded):

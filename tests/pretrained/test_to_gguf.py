@@ -9,6 +9,7 @@ import torch
 
 from minillm.config import AttentionOptions, Glu, PositionInterpolation, Rope, preset
 from minillm.inference.generate import generate
+from minillm.inference.quantization.convert import quantize_model
 from minillm.model.gpt import GPT
 from minillm.pretrained.to_gguf import to_gguf
 from minillm.text.bpe import BPETokenizer
@@ -121,6 +122,8 @@ def test_other_refusals(tmp_path):
     model = random_llama(0)
     with pytest.raises(ValueError, match="weights='q4_0'.*f16, q8_0"):
         to_gguf(model, WORDS, tmp_path, "q4_0")
+    with pytest.raises(ValueError, match="quantized.*weights='fp32'"):
+        to_gguf(quantize_model(model, "int4"), WORDS, tmp_path / "new")
     (tmp_path / "mine.txt").write_text("kept")
     with pytest.raises(ValueError, match="not empty"):
         to_gguf(model, WORDS, tmp_path)

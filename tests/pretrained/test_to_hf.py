@@ -23,6 +23,7 @@ from minillm.config import (
     Yarn,
 )
 from minillm.inference.generate import generate
+from minillm.inference.quantization.convert import quantize_model
 from minillm.model.encoder import Encoder
 from minillm.model.gpt import GPT
 from minillm.pretrained import from_hf
@@ -111,6 +112,8 @@ def test_other_refusals(tmp_path):
         to_hf(Encoder(model.config), WORDS, tmp_path)
     with pytest.raises(ValueError, match="weights='int8'.*fp32, bf16, fp16"):
         to_hf(model, WORDS, tmp_path, "int8")
+    with pytest.raises(ValueError, match="quantized.*weights='fp32'"):
+        to_hf(quantize_model(model, "int8"), WORDS, tmp_path)
     with pytest.raises(ValueError, match="layer"):
         to_hf(random_llama(0, norm=dataclasses.replace(model.config.norm, kind="layer")), WORDS, tmp_path)
     with pytest.raises(ValueError, match="n_heads=6.*d_model=32"):
