@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from minillm.cli import options, runs
+from minillm.cli import fast as fast_option
+from minillm.cli import options
 
 
 def generate_command(
@@ -14,6 +15,7 @@ def generate_command(
     checkpoint: options.Checkpoint = None,
     model: options.Model = None,
     weights: options.Weights = "fp32",
+    fast: fast_option.Fast = True,
     n: Annotated[int, typer.Option("--n", min=1, help="How many texts.")] = 1,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = 1.0,
@@ -50,7 +52,7 @@ def generate_command(
     if beams is not None and n > beams:
         raise ValueError(f"--n {n} --beams {beams}: there are as many texts as beams; use at least --beams {n}")
     device, seed = options.resolve_device(device), options.resolve_seed(seed)
-    origin, *opened, _ = runs.open_model(checkpoint, model, weights, device)
+    origin, *opened, _ = fast_option.open_writer(checkpoint, model, weights, device, fast and beams is None)
     chance = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     texts = []
     for pieces in written(*opened, prompt, n, max_new_tokens, seed, chance, steering, beams, length_penalty):
