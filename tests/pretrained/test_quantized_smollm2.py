@@ -7,16 +7,16 @@ from functools import cache
 import pytest
 import torch
 
-from minillm import pretrained
 from minillm.inference.divergence import mean_kl
 from minillm.inference.generate import generate
 from minillm.inference.quantization import int4, rows
 from minillm.inference.quantization.convert import quantize_model, stored_bytes
 from minillm.inference.quantization.linears import Int4Linear, Int8Linear
 from minillm.layers.paths import plain_path
-from minillm.pretrained.loading import load_tokenizer
+from minillm.pretrained.loading import load_model, load_tokenizer
 from tests.pretrained.real import smollm2_file, smollm2_model
 
+pytestmark = pytest.mark.unchecked  # a hundred thousand tokens are read: checking types would take most of the time
 MOST = {"int8": 0.03, "int4": 0.05}  # nats a token
 N_TOKENS, STEP, PLAIN = 128, 16, 32
 
@@ -25,22 +25,28 @@ N_TOKENS, STEP, PLAIN = 128, 16, 32
 def forget_the_models():
     r"""Give back the memory that they take."""
     yield
-    for made in (smollm2_model, quantized, text_and_logits):
+    for made in (smollm2_model, quantized, text_and_logits, tokenizer):
         made.cache_clear()
     gc.collect()
 
 
 @cache
 def quantized(weights):
-    r"""As a user loads it; not to be changed."""
-    return pretrained.load(smollm2_file(), weights, "cpu")[0]
+    r"""As a user loads it, but for the tokenizer; not to be changed."""
+    return load_model(smollm2_file(), weights, "cpu")
+
+
+@cache
+def tokenizer():
+    r"""That of the file."""
+    return load_tokenizer(smollm2_file())
 
 
 @cache
 def text_and_logits():
     r"""Real text, and what the model in float32 says of it."""
     text = "\n".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
-    ids = torch.tensor([load_tokenizer(smollm2_file()).encode(text[:4000])[:N_TOKENS]])
+    ids = torch.tensor([tokenizer().encode(text[:4000])[:N_TOKENS]])
     assert ids.shape == (1, N_TOKENS)
     with torch.no_grad():
         return ids, smollm2_model()(ids)
@@ -91,8 +97,7 @@ def test_its_size_and_its_head(weights, megabytes):
 
 @pytest.mark.parametrize("weights", list(MOST))
 def test_it_writes_on(weights):
-    tokenizer = load_tokenizer(smollm2_file())
-    ids = torch.tensor([tokenizer.encode("The capital of France is")])
-    written = tokenizer.decode(generate(quantized(weights), ids, 2, temperature=0.0)[0].tolist())
+    ids = torch.tensor([tokenizer().encode("The capital of France is")])
+    written = tokenizer().decode(generate(quantized(weights), ids, 2, temperature=0.0)[0].tolist())
     print(written)
     assert "Paris" in written
