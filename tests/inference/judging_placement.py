@@ -1,0 +1,41 @@
+r"""Pooling, embedding and the logit lens on a device that does not exist, see `tests/pretend.py`."""
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from minillm.config import preset
+from minillm.inference import logit_lens, pooling
+from minillm.inference.retrieval import dense
+from minillm.model.gpt import GPT
+from tests import pretend
+
+CASES = {
+    "mean": lambda hidden, mask: pooling.mean_pool(hidden, mask),
+    "last token": lambda hidden, mask: pooling.last_token_pool(hidden, mask),
+    "index": lambda hidden, mask: dense.DenseIndex(hidden[0]).scores(hidden[0, 0]),
+    "lens": lambda hidden, mask: logit_lens.lens_logits(small_model(), mask.long()),
+    "left behind": lambda hidden, mask: hidden[torch.arange(2), 0] + torch.zeros(4),  # to be found out
+}
+
+
+def small_model():
+    r"""A GPT made on the device."""
+    with torch.device("pretend"):
+        return GPT(preset("tiny", vocab_size=11)).eval()
+
+
+def main():
+    r"""Every function in turn."""
+    pretend.teach()
+    for name, case in CASES.items():
+        with FakeTensorMode():
+            hidden = torch.empty(2, 5, 4, device="pretend")
+            mask = torch.empty(2, 5, dtype=torch.bool, device="pretend")
+            try:
+                print(f"{name}: {case(hidden, mask).device}")
+            except RuntimeError as error:
+                print(f"{name}: {str(error).splitlines()[0]}")
+
+
+if __name__ == "__main__":
+    main()
