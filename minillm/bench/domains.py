@@ -92,7 +92,7 @@ def cost_of(model: Callable[[Tensor], Tensor], name: str) -> float:
         return float(F.cross_entropy(model(windows[:, :-1]).transpose(1, 2), windows[:, 1:]))
 
 
-def costs_of(model: Callable[[Tensor], Tensor]) -> dict[str, float]:
+def costs_by_text(model: Callable[[Tensor], Tensor]) -> dict[str, float]:
     r"""What each of the three texts costs a model.
 
     Args:

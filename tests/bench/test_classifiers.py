@@ -56,7 +56,7 @@ def test_padding_makes_no_difference(kind: str, pool: str, fresh_seed: int):
 
 def test_few_steps_train_every_reader(fresh_seed: int):
     reader = classifiers.READERS["pretrained encoder, mean"]
-    model = classifiers.train_reader(reader, fresh_seed, 16, steps=2, pretrain_steps=2)
+    model = classifiers.train_labelled(reader, fresh_seed, 16, steps=2, pretrain_steps=2)
     assert 0 <= classifiers.judged_right(model, fresh_seed) <= 1
     assert set(classifiers.READERS) == {
         f"{age} {kind}, {pool}"

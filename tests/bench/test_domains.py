@@ -51,7 +51,7 @@ def test_costs_are_those_of_a_loop(fresh_seed: int):
     with torch.no_grad():
         log_probs = model(windows[:, :-1]).double().log_softmax(-1)
     want = -log_probs.gather(2, windows[:, 1:, None]).mean()
-    assert domains.costs_of(model)[STORIES] == pytest.approx(float(want), rel=1e-5)
+    assert domains.costs_by_text(model)[STORIES] == pytest.approx(float(want), rel=1e-5)
 
 
 def test_reading_on_leaves_the_model_alone_and_looks_when_told(fresh_seed: int):

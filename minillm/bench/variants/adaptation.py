@@ -61,7 +61,7 @@ def replay(share: float, seed: int, steps: int = STEPS) -> dict[str, float]:
         has become dearer.
     """
     general = base_model(seed)
-    costs = domains.costs_of(domains.specialise(general, STORIES, seed, steps, replay=share))
+    costs = domains.costs_by_text(domains.specialise(general, STORIES, seed, steps, replay=share))
     forgotten = costs[GENERAL] - domains.cost_of(general, GENERAL)
     return {"stories": costs[STORIES], "documentation": costs[GENERAL], "forgotten": forgotten}
 
@@ -76,8 +76,8 @@ def one_base(seed: int, steps: int = STEPS) -> dict[str, Any]:
         "mix, both asked", that of averaged probabilities.
     """
     first, second = (domains.specialise(base_model(seed), name, seed, steps) for name in (STORIES, SENTENCES))
-    along = [domains.costs_of(domains.averaged(first, second, share)) for share in SHARES]
-    asked = domains.costs_of(domains.together(first, second))
+    along = [domains.costs_by_text(domains.averaged(first, second, share)) for share in SHARES]
+    asked = domains.costs_by_text(domains.together(first, second))
     return {STORIES: [costs[STORIES] for costs in along], SENTENCES: [costs[SENTENCES] for costs in along],
             "mix": [(costs[STORIES] + costs[SENTENCES]) / 2 for costs in along],
             "mix, both asked": (asked[STORIES] + asked[SENTENCES]) / 2}

@@ -161,7 +161,7 @@ def pretrained_state(kind: str, seed: int, steps: int = PRETRAIN_STEPS) -> dict[
     return body.state_dict()
 
 
-def train_reader(
+def train_labelled(
     reader: Reader, seed: int, n_labelled: int, steps: int = STEPS, pretrain_steps: int = PRETRAIN_STEPS
 ) -> PooledClassifier:
     r"""Train one kind of classifier on labelled stories, all its weights.
@@ -198,7 +198,7 @@ def judged_right(model: PooledClassifier, seed: int = 0) -> float:
     r"""How many unseen stories a classifier sorts right.
 
     Args:
-        model: from `train_reader`.
+        model: from `train_labelled`.
         seed: of the stories.
     Returns: a share of 1000.
     """
@@ -215,7 +215,7 @@ def measure_reader(reader: Reader, seed: int) -> dict[str, float]:
         seed: of weights, stories and batches.
     Returns: "right, 100 labels", "right, 16 labels", shares; and "parameters".
     """
-    models = {n_labelled: train_reader(reader, seed, n_labelled) for n_labelled in N_LABELLED}
+    models = {n_labelled: train_labelled(reader, seed, n_labelled) for n_labelled in N_LABELLED}
     shares = {f"right, {n_labelled} labels": judged_right(model, seed) for n_labelled, model in models.items()}
     return shares | {"parameters": sum(weight.numel() for weight in models[N_LABELLED[0]].parameters())}
 
