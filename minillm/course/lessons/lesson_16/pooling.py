@@ -14,7 +14,7 @@ Case = tuple[tuple[Any, ...], dict[str, Any]]
 Combine = Callable[[Tensor, Tensor], Tensor]
 
 
-def pool_cases(draw: Draw) -> Iterator[Case]:
+def mean_pool_cases(draw: Draw) -> Iterator[Case]:
     yield (torch.tensor([[[1.0, 4.0], [3.0, 0.0], [8.0, 8.0]]]), torch.tensor([[True, True, False]])), {}
     b, t, d = draw.sizes(3, 3, 7)
     mask = uneven_mask(draw, b, t + 4)
@@ -112,7 +112,7 @@ MEAN_POOL = Exercise(
         "0 * nan is nan, so multiplying with the mask is not enough; `masked_fill` or `torch.where` write over it. And "
         "`clamp(min=1)` makes a division by 0 harmless.",
     ),
-    cases=pool_cases,
+    cases=mean_pool_cases,
     oracle=picked_and_averaged,
     other_style=by_matrix_product,
     tolerance=Tolerance(1e-4, 1e-5, "float32 sums of hundreds of numbers"),

@@ -81,12 +81,12 @@ def padding_counted(logits: Tensor, targets: Tensor) -> float:
     return by_cross_entropy(logits, targets.clamp(min=0))
 
 
-def shifted_again(logits: Tensor, targets: Tensor) -> float:
+def perplexity_shifted_again(logits: Tensor, targets: Tensor) -> float:
     surprises(logits, targets)
     return by_cross_entropy(logits[..., :-1, :], targets[..., 1:])
 
 
-def without_softmax(logits: Tensor, targets: Tensor) -> float:
+def perplexity_of_logits(logits: Tensor, targets: Tensor) -> float:
     by_cross_entropy(logits, targets)
     counted = targets != IGNORED
     return float((-logits.double()[counted].gather(-1, targets[counted][:, None])).mean().exp())
@@ -194,13 +194,13 @@ PERPLEXITY = Exercise(
         ),
         Mistake(
             "shifted again",
-            shifted_again,
+            perplexity_shifted_again,
             "You shift logits and targets against each other. They are in line already: logits at t are about the "
             "target at t. Shifted twice, the model is asked for the token after the next.",
         ),
         Mistake(
             "no softmax",
-            without_softmax,
+            perplexity_of_logits,
             "You take logits for log-probabilities. They become such only when log_softmax has made their exponentials "
             "sum to 1.",
         ),

@@ -58,7 +58,7 @@ def first_system(said: Said, default: str | None) -> Said:
     return [("system", default or ""), *said] if missing else said
 
 
-def written(
+def talk_written(
     form: str = "<|im_start|>{role}\n{content}<|im_end|>\n",
     last: str = "<|im_start|>assistant\n",
     ask: Callable[[bool], bool] = lambda wanted: wanted,
@@ -104,81 +104,81 @@ APPLY_CHAT_TEMPLATE = Exercise(
     ),
     cases=talk_cases,
     oracle=line_by_line,
-    other_style=written(),
+    other_style=talk_written(),
     mistakes=(
         Mistake(
             "no end mark",
-            written(form="<|im_start|>{role}\n{content}\n"),
+            talk_written(form="<|im_start|>{role}\n{content}\n"),
             "No message is closed. `<|im_end|>` is the token at which the model stops when it answers; where it is "
             "missing, the model cannot tell who is speaking.",
         ),
         Mistake(
             "no line break after a message",
-            written(form="<|im_start|>{role}\n{content}<|im_end|>"),
+            talk_written(form="<|im_start|>{role}\n{content}<|im_end|>"),
             "The line break after `<|im_end|>` is missing. One token off the form is enough to make answers worse, and "
             "nothing will tell you.",
         ),
         Mistake(
             "no line break after the role",
-            written(form="<|im_start|>{role} {content}<|im_end|>\n", last="<|im_start|>assistant "),
+            talk_written(form="<|im_start|>{role} {content}<|im_end|>\n", last="<|im_start|>assistant "),
             "Role and content stand on one line. In the form that the model has learned a line break lies between.",
         ),
         Mistake(
             "answer never begun",
-            written(ask=lambda wanted: False),
+            talk_written(ask=lambda wanted: False),
             "`add_generation_prompt` makes no difference. Without the beginning of an answer the model may go on with "
             "anything, another question of the user's, say.",
         ),
         Mistake(
             "answer always begun",
-            written(ask=lambda wanted: True),
+            talk_written(ask=lambda wanted: True),
             "You begin an answer even where none is asked for. In texts to train on, the answers are there already.",
         ),
         Mistake(
             "answer ended",
-            written(last="<|im_start|>assistant\n<|im_end|>\n"),
+            talk_written(last="<|im_start|>assistant\n<|im_end|>\n"),
             "You close the answer that the model is to write: it finds its own answer empty, and stops.",
         ),
         Mistake(
             "no default",
-            written(system=lambda said, default: said),
+            talk_written(system=lambda said, default: said),
             "`default_system` is never written. The model was trained with such a message in front, and behaves "
             "otherwise without it.",
         ),
         Mistake(
             "default always",
-            written(system=lambda said, default: said if not said or default is None else [("system", default), *said]),
+            talk_written(system=lambda said, default: [("system", default), *said] if said and default else said),
             "The default comes even where the talk begins with the system's own message: now there are two, and they "
             "may contradict each other.",
         ),
         Mistake(
             "a system message anywhere",
-            written(system=lambda said, default: said if any(role == "system" for role, _ in said)
+            talk_written(system=lambda said, default: said if any(role == "system" for role, _ in said)
                     else first_system(said, default)),
             "A system message later in the talk keeps you from writing the default. The form looks at the first "
             "message alone.",
         ),
         Mistake(
             "default for an empty talk",
-            written(system=lambda said, default: first_system(said or [("", "")], default)[: len(said) + 1]
+            talk_written(system=lambda said, default: first_system(said or [("", "")], default)[: len(said) + 1]
                     if said or default is not None else said),
             "Where there is no message, you write the default all the same. There is no first message to look at: the "
             "form gives nothing then but the beginning of the answer.",
         ),
         Mistake(
             "content trimmed",
-            written(change=lambda role, content: (role, content.strip())),
+            talk_written(change=lambda role, content: (role, content.strip())),
             "You strip white space off the content. For code, indentation is meaning: write it as it is.",
         ),
         Mistake(
             "roles renamed",
-            written(change=lambda role, content: (role if role in ("system", "user") else "assistant", content)),
+            talk_written(change=lambda role, content: (role if role in ("system", "user") else "assistant", content)),
             "You turn unknown roles into the assistant's. A tool's message, put into the model's mouth, is something "
             "that it has said itself: write the role as it is.",
         ),
         Mistake(
             "None written out",
-            written(require=lambda messages: [(str(m.get("role")), str(m.get("content"))) for m in messages]),
+            talk_written(require=lambda messages: [(str(m.get("role")), str(m.get("content"))) for m in messages]),
             "A message without a content is written as the word None, and the model answers to that. Raise a "
             "ValueError: whoever calls has made a mistake, and should hear of it.",
         ),
