@@ -49,6 +49,7 @@ def is_quantized(model: nn.Module) -> bool:
     Args:
         model: any.
     Returns: True if there is one at least.
+    Lesson: 11.
     """
     return any(isinstance(module, QUANTIZED_LAYERS) for module in model.modules())
 

@@ -29,6 +29,7 @@ class PackedInt4:
         weight: codes in the kernel's own order.
         scales_and_zeros: (G, R, 2), bfloat16: of each group its scale and the value of code 8.
         group_size: C / G.
+    Lesson: 11.
     """
 
     weight: Tensor
@@ -42,6 +43,7 @@ def suits_int8(x: Float[Tensor, "*batch C"]) -> bool:
     Args:
         x: activations, (..., C).
     Returns: True if it may, and pays.
+    Lesson: 11.
     """
     return _suits(x) and x.shape[-1] % COLUMNS == 0 and int8_kernel_works()
 
@@ -59,6 +61,7 @@ def int8_product(
     Raises:
         ValueError: if C is not a multiple of 16.
     Source: PyTorch, `torch._weight_int8pack_mm`.
+    Lesson: 11.
     """
     if x.shape[-1] % COLUMNS:
         raise ValueError(f"x has {x.shape[-1]} columns: torch's kernel takes multiples of {COLUMNS}; use int8_linear")
@@ -74,6 +77,7 @@ def suits_int4(x: Float[Tensor, "*batch C"], n_rows: int, group_size: int) -> bo
         n_rows: R, outputs of the matrix.
         group_size: numbers that share a scale.
     Returns: True if it may, and pays.
+    Lesson: 11.
     """
     return _suits(x) and n_rows % OUTPUTS == 0 and group_size in GROUP_SIZES and int4_kernel_works()
 
@@ -91,6 +95,7 @@ def pack_int4(
     Raises:
         ValueError: if the sizes are none of the kernel's.
     Source: PyTorch, `torch._convert_weight_to_int4pack_for_cpu`.
+    Lesson: 11.
     """
     group_size = codes.shape[1] // scales.shape[1]
     if codes.shape[0] % OUTPUTS or group_size not in GROUP_SIZES:
@@ -109,6 +114,7 @@ def int4_product(x: BFloat16[Tensor, "*batch C"], matrix: PackedInt4) -> BFloat1
         matrix: from `pack_int4`.
     Returns: (..., R), bfloat16.
     Source: PyTorch, `torch._weight_int4pack_mm_for_cpu`.
+    Lesson: 11.
     """
     flat = x.reshape(-1, x.shape[-1]).contiguous()
     out = torch._weight_int4pack_mm_for_cpu(flat, matrix.weight, matrix.group_size, matrix.scales_and_zeros)

@@ -27,7 +27,9 @@ from minillm.inference.generate import generate
 from minillm.inference.quantization.convert import is_quantized, quantize_model, stored_bytes
 from minillm.inference.quantization.linears import Int4Linear, Int8Embedding, Int8Linear
 from minillm.layers.paths import plain_path
+from minillm.model.encoder_decoder import EncoderDecoder
 from minillm.model.gpt import GPT
+from minillm.model.masked_lm import MaskedLM
 
 SIZES = dict(vocab_size=40, max_seq_len=24, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8)
 KINDS = {
@@ -150,3 +152,18 @@ def test_what_cannot_be_quantized_is_refused(fresh_seed):
         quantize_model(nn.LayerNorm(3))
     trained = quantize_model(model.train(), "int8")
     assert trained.training and model.training
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_models_with_an_encoder(weights, fresh_seed):
+    config = preset("tiny", **{**SIZES, "n_kv_heads": 4})
+    generator = torch.Generator().manual_seed(fresh_seed)
+    both = EncoderDecoder(config, generator=generator).eval()
+    quantized = quantize_model(both, weights)
+    assert quantized.encoder.tok_emb is quantized.tok_emb and quantized.tok_emb.table is quantized.lm_head
+    token_ids = torch.randint(40, (2, 7), generator=generator)
+    masked = MaskedLM(config, generator=generator).eval()
+    with torch.no_grad():
+        for model, given in ((both, (token_ids, token_ids)), (masked, (token_ids,))):
+            twin = quantize_model(model, weights)
+            torch.testing.assert_close(twin(*given), rounded(model, twin)(*given), atol=2e-4, rtol=1e-4)
