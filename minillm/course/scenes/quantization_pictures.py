@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -146,8 +145,7 @@ def roofline_picture(
                   linewidth=1.8, linestyle=("-", "--", "-.", ":")[number % 4])
         axes.plot([peak / bandwidth], [peak / 1e9], "|", color=COLOURS[number % len(COLOURS)], markersize=14)
     for number, (name, (intensity, rate)) in enumerate(points.items()):
-        axes.plot([intensity], [rate / 1e9], "osD^vP"[number % 6], color=INK, markersize=6)
-        _note_beside(axes, name, intensity, rate / 1e9)
+        axes.plot([intensity], [rate / 1e9], "osD^vP"[number % 6], color=INK, markersize=6, label=name)
     axes.set(xscale="log", yscale="log")
     axes.set_xlabel("FLOP per byte", fontsize=9, color=INK)
     axes.set_ylabel("GFLOP/s", fontsize=9, color=INK)
@@ -155,6 +153,3 @@ def roofline_picture(
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
-
-def _note_beside(axes: Axes, name: str, x: float, y: float) -> None:
-    axes.annotate(name, (x, y), textcoords="offset points", xytext=(7, -9), fontsize=8, color=INK)
