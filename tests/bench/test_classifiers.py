@@ -46,12 +46,13 @@ def test_padding_makes_no_difference(kind: str, pool: str, fresh_seed: int):
     generator = torch.Generator().manual_seed(fresh_seed)
     model = classifiers.PooledClassifier(classifiers.fresh_body(kind, fresh_seed), pool, 6).eval()
     with torch.no_grad():
-        model.classifier.weight.normal_(generator=generator)
+        for weight in model.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
         text = torch.randint(3, 128, (1, 9), generator=generator)
         padded = torch.nn.functional.pad(text, (0, 5))
         answer = model(text)
         assert answer.shape == (1, 9, 6) and (answer == answer[:, :1]).all()
-        assert torch.allclose(answer[:, 0], model(padded)[:, 0], atol=1e-5)
+        assert torch.allclose(answer[:, 0], model(padded)[:, 0], atol=1e-3)
 
 
 def test_few_steps_train_every_reader(fresh_seed: int):
