@@ -63,7 +63,7 @@ def working_ways(layer: Any, n_rows: int) -> dict[Way, Product]:
     return found
 
 
-def _winner(layer: Any, n_rows: int, rounds: int = 5) -> Way:
+def _winner(layer: Any, n_rows: int, rounds: int = 7) -> Way:
     r"""The way that is quickest over several matrices one after the other, as they come in a model."""
     n_bytes = sum(each.nbytes for each in (*layer.parameters(), *layer.buffers()))
     if n_bytes < TRIAL_FROM:  # no way is slow
@@ -74,12 +74,13 @@ def _winner(layer: Any, n_rows: int, rounds: int = 5) -> Way:
     copies = [join([layer]) for _ in range(max(2, min(MOST_COPIES, TRIAL_BYTES // n_bytes)))]
     many = {way: [way(each, n_rows) for each in copies] for way in working}
     x, least = torch.ones(n_rows, sizes(layer)[1]), dict.fromkeys(working, float("inf"))
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter  # the former leaves out waiting
     for _ in range(rounds):  # in turns, so that whatever else the machine does disturbs all alike
         for way, run in many.items():
-            start = time.perf_counter()
+            start = clock()
             for product in run:
                 product(x)
-            least[way] = min(least[way], time.perf_counter() - start)
+            least[way] = min(least[way], clock() - start)
     return min(least, key=least.__getitem__)
 
 
