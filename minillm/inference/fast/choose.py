@@ -2,8 +2,11 @@ r"""Which of the ways to run a model writes fastest."""
 
 from typing import Any
 
+from minillm.inference.fast import build, kernel_decoder
 from minillm.inference.fast.decoder import FastDecoder
 from minillm.inference.fast.shape import slow_part
+
+KERNELS = ("auto", "none")
 
 
 def fastest(model: Any, kernel: str = "auto") -> Any:
@@ -11,13 +14,16 @@ def fastest(model: Any, kernel: str = "auto") -> Any:
 
     Args:
         model: a trained model in eval mode.
-        kernel: "auto" = our own kernel where it can be built and knows the model; "none" = plain PyTorch.
-    Returns: a `FastDecoder`, or the model itself where it is none of those that the fast path knows; called and
-        cached like a GPT.
+        kernel: "auto" = our own kernel where it knows the model and can be built, which takes a while the first time;
+            "none" = plain PyTorch.
+    Returns: a `KernelDecoder` or a `FastDecoder`; the model itself where it is none of those that they know. Called
+        and cached like a GPT.
     Raises:
         ValueError: if `kernel` is neither.
     Lesson: 11.
     """
-    if kernel not in ("auto", "none"):
-        raise ValueError(f"kernel={kernel!r}: use 'auto' or 'none'")
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel={kernel!r}: use one of {[*KERNELS]}")
+    if kernel == "auto" and kernel_decoder.kernel_refusal(model) is None and build.kernel_failure() is None:
+        return kernel_decoder.KernelDecoder(model)
     return model if slow_part(model) is not None else FastDecoder(model)
