@@ -67,6 +67,17 @@ ASKED = {
         "kv-cache": False, "longer-text": True, "chunking-overlap": False, "hierarchical-long-text": False,
         "inference-memory": True, "paged-and-prefix-cache": False, "streaming-sinks": False,
     },
+    "11": {
+        "float-formats": True, "quantization-basics": False, "int8-vs-fp16-speed": True, "gpu-vs-cpu-speed": True,
+        "cuda-gpu-acceleration": True,
+    },
+    "16": {
+        "try-models-fast": True, "evaluation": True, "evaluation-human-factual": False, "perplexity": True, "rag": False,
+        "langchain": False, "sentence-embedding-pooling": False, "interpretation-not-injection": True,
+        "knowledge-graph-construction": False, "application-modes": True, "bert-vs-llama-vs-chatglm": True,
+        "domain-models-needed": True, "inject-domain-knowledge": True, "knowledge-injection-other": False,
+        "reasoning-ability": True,
+    },
 }  # fmt: skip
 BANK = questions()
 WORDS = (40, 130)  # 20-40 seconds aloud, at 120 to 200 words a minute
