@@ -72,8 +72,8 @@ ASKED = {
         "cuda-gpu-acceleration": True,
     },
     "16": {
-        "try-models-fast": True, "evaluation": True, "evaluation-human-factual": False, "perplexity": True, "rag": False,
-        "langchain": False, "sentence-embedding-pooling": False, "interpretation-not-injection": True,
+        "try-models-fast": True, "evaluation": True, "evaluation-human-factual": False, "perplexity": True,
+        "rag": False, "langchain": False, "sentence-embedding-pooling": False, "interpretation-not-injection": True,
         "knowledge-graph-construction": False, "application-modes": True, "bert-vs-llama-vs-chatglm": True,
         "domain-models-needed": True, "inject-domain-knowledge": True, "knowledge-injection-other": False,
         "reasoning-ability": True,
