@@ -116,7 +116,8 @@ def build_library(path: Path, say: Callable[[str], None] | None = None) -> None:
             raise KernelUnavailable(f"the compiler was not done after {BUILD_SECONDS} seconds") from error
         made = next((file for file in Path(directory).glob(f"{path.stem}*") if file.suffix in (".so", ".dylib")), None)
         if made is None or run.returncode != 0:
-            lines = [line for line in (run.stdout + run.stderr).splitlines() if "error" in line.lower()]
+            lines = [line for line in (run.stdout + run.stderr).splitlines() if " error: " in line or "fatal" in line]
+            lines = lines or (run.stderr or run.stdout).splitlines()[-1:]
             raise KernelUnavailable(f"the compiler failed: {' | '.join(lines)[:500] or f'exit code {run.returncode}'}")
         os.replace(made, path)
 

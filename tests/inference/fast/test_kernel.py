@@ -53,7 +53,8 @@ def test_steps_say_what_the_model_says(path, weights, fresh_seed):
     dict(head_dim=80, n_heads=2, n_kv_heads=1), dict(head_dim=128, n_heads=1, n_kv_heads=1),
     dict(n_heads=9, n_kv_heads=3, head_dim=8), dict(d_model=48), dict(d_model=33), dict(ffn=Glu(1)), dict(ffn=Glu(77)),
     dict(vocab_size=17), dict(vocab_size=1000), dict(position=Rope(100.0, 0.5)),
-    dict(position=Rope(scaling=Yarn(4.0, 16))), dict(tie_embeddings=True, ends=Ends(2.0, logit_scale=0.5)), dict(tie_embeddings=False),
+    dict(position=Rope(scaling=Yarn(4.0, 16))),
+    dict(tie_embeddings=True, ends=Ends(2.0, logit_scale=0.5)), dict(tie_embeddings=False),
 ], ids=str)
 def test_every_shape(path, changes):
     for weights in ("int8", "int4"):
@@ -194,9 +195,9 @@ def test_the_quality_gate_on_real_text():
     from minillm.pretrained.loading import load_tokenizer
     from tests.pretrained.real import smollm2_file, smollm2_model
 
-    token_ids = torch.tensor([load_tokenizer(smollm2_file()).encode(topics["assignment"])[:64]])
+    token_ids = torch.tensor([load_tokenizer(smollm2_file()).encode(topics["assignment"])[:40]])
     with torch.inference_mode():
-        exact = smollm2_model()(token_ids)[:, 32:]
+        exact = smollm2_model()(token_ids)[:, 16:]
         for weights, most in (("int8", 0.03), ("int4", 0.05)):
             decoder = KernelDecoder(quantize_model(smollm2_model(), weights), 1)
-            assert mean_kl(exact, steps(decoder, token_ids, 32)[:, 32:]) < most, weights
+            assert mean_kl(exact, steps(decoder, token_ids, 16)[:, 16:]) < most, weights
