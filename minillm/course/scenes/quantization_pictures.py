@@ -152,4 +152,3 @@ def roofline_picture(
     axes.set_title(title, fontsize=10, color=INK)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
-
