@@ -1,0 +1,1 @@
+r"""How fast a real model writes: ours and the peers, the same weights and prompts, in turns."""
