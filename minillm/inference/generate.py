@@ -61,7 +61,7 @@ def stream(
     new_ids = so_far = token_ids
     for _ in range(max_new_tokens):
         with torch.inference_mode():
-            logits = model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1]
+            logits = _next_logits(model, new_ids, padding_mask, cache)
             logits = processed(logits, so_far, padding_mask, processors, finished)
             chosen = sampling.sample(
                 logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
@@ -73,6 +73,12 @@ def stream(
         new_ids = next_ids[:, None]
         so_far = torch.cat([so_far, new_ids], dim=1)
         padding_mask = None if padding_mask is None else F.pad(padding_mask, (0, 1), value=True)
+
+
+def _next_logits(model: Any, new_ids: Tensor, padding_mask: Tensor | None, cache: Sequence[Any]) -> Tensor:
+    if new_ids.shape[1] > 1 and hasattr(model, "last_logits"):
+        return model.last_logits(new_ids, padding_mask=padding_mask, cache=cache)
+    return model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1]
 
 
 def processed(

@@ -113,6 +113,25 @@ class GPT(nn.Module):
         """
         return self._run(token_ids, padding_mask, positions, cache, lambda x: x)
 
+    def last_logits(
+        self,
+        token_ids: Int[Tensor, "B T"],
+        padding_mask: Bool[Tensor, "B Tk"] | None = None,
+        positions: Int[Tensor, "*b T"] | None = None,
+        cache: Sequence[Any] | None = None,
+    ) -> Float[Tensor, "B V"]:
+        r"""Logits after the last token alone, which is all that writing on needs: the head is a large matrix.
+
+        Args:
+            token_ids: as in forward.
+            padding_mask: as in forward.
+            positions: as in forward.
+            cache: as in forward.
+        Returns: (B, V), float.
+        """
+        last = self.hidden(token_ids, padding_mask, positions, cache)[:, -1]
+        return scaled_head(self.config, self.lm_head)(last)
+
     def new_cache(self, batch_size: int, capacity: int, dtype: torch.dtype | None = None) -> list[Any]:
         r"""One empty contiguous cache a block, of the kind that the block's attention takes.
 

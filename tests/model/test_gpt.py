@@ -107,6 +107,7 @@ def test_logits_equal_a_second_writing(variant, fresh_seed):
     model, ids = small(variant), torch.randint(0, 31, (3, 11))
     torch.testing.assert_close(model(ids), second_writing(model, ids), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model(ids), model.lm_head(model.hidden(ids)))
+    torch.testing.assert_close(model.last_logits(ids), model(ids)[:, -1])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -171,6 +172,7 @@ def test_both_ends_do_what_they_say(fresh_seed):
         tape["residual"][0], F.layer_norm(bare, (20,), model.emb_norm.weight, model.emb_norm.bias, 1e-5))
     torch.testing.assert_close(
         model(ids), 0.5 * (hidden @ model.tok_emb.weight.T + model.lm_head.bias))
+    torch.testing.assert_close(model.last_logits(ids), model(ids)[:, -1])
 
 
 def test_a_block_follows_its_formula(fresh_seed):

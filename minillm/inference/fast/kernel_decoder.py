@@ -120,6 +120,24 @@ class KernelDecoder:
             return self._for_rows(token_ids, cache=cache)
         return self.model(token_ids, padding_mask, positions, cache).float()
 
+    def last_logits(
+        self,
+        token_ids: Int[Tensor, "B T"],
+        padding_mask: Bool[Tensor, "B Tk"] | None = None,
+        positions: Int[Tensor, "*b T"] | None = None,
+        cache: Sequence[Any] | None = None,
+    ) -> Float[Tensor, "B V"]:
+        r"""Logits after the last token alone, by the model itself: for prompts.
+
+        Args:
+            token_ids: (B, T), int64.
+            padding_mask: as a GPT's.
+            positions: as a GPT's.
+            cache: as a GPT's.
+        Returns: (B, V), float32.
+        """
+        return self.model.last_logits(token_ids, padding_mask, positions, cache).float()
+
     def _fits(self, token_ids: Tensor, cache: Sequence[Any]) -> bool:
         r"""Whether this is a step of one token, after one text without padding, with nobody looking on."""
         if token_ids.shape != (1, 1) or torch.is_grad_enabled() or recorder.recording() or not paths.use_fused():
