@@ -109,8 +109,8 @@ if is_here(model):
     assert likeliest == [" Paris", " time"]
 
 # %% [markdown]
-# It has read about Paris, and fairy tales. It has not read about the ferry Orla, because nobody has: we made her up.
-# Still there are bars. A language model has an opinion on everything. Whether it *knows* is another question, and much
+# It is sure of Paris and of *cold*. It has not read about the ferry Orla, because nobody has: we made her up. Still
+# there are bars. A language model has an opinion on everything. Whether it *knows* is another question, and much
 # of this lesson is about it.
 #
 # ## Somebody said, somebody answers
