@@ -184,7 +184,7 @@ def check_weights() -> Finding:
 
 
 def check_compiler() -> Finding:
-    r"""A C++ compiler, which torch.compile wants on a CPU; run once, since a Mac without its tools has only a stub."""
+    r"""A C++ compiler, for our kernel and torch.compile; run once, since a Mac without its tools has only a stub."""
     for name in ("c++", "g++", "clang++"):
         path = shutil.which(name)
         if path is None:
@@ -194,7 +194,8 @@ def check_compiler() -> Finding:
             return Finding(name="compiler", ok=True, required=False, found=answer.stdout.splitlines()[0])
     if shutil.which("cl"):
         return Finding(name="compiler", ok=True, required=False, found="cl")
-    fix = "only torch.compile uses it. Debian, Ubuntu: sudo apt-get install g++; macOS: xcode-select --install"
+    fix = ("only our kernel for 8 and 4 bits and torch.compile use it. Debian, Ubuntu: sudo apt-get install g++; "
+           "macOS: xcode-select --install")
     return Finding(name="compiler", ok=False, required=False, found="no C++ compiler", fix=fix)
 
 

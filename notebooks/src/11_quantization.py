@@ -540,8 +540,8 @@ if real is not None:
     x = read["12.attn.q_proj"]
     (loudest,) = x.abs().amax(0).topk(1).indices.tolist()
     share = (x[:, loudest].abs() > 6).double().mean().item()
-    print(f"layer 12, attention: feature {loudest} is beyond 6 in {share:.0%} of the tokens, the others' largest is "
-          f"{x.abs().amax(0).median():.1f} in the middle")
+    print(f"layer 12, attention: feature {loudest} is beyond 6 in {share:.0%} of the tokens; the median feature never "
+          f"gets beyond {x.abs().amax(0).median():.1f}")
     assert share > 0.5 and x.abs().amax(0).median() < 1
     plots.show(pictures.outlier_picture(x, [loudest], 6.0), alt="The largest activation of each of 576 features: one "
                "needle beyond 6 among features that mostly stay below 1")

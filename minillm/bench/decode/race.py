@@ -73,8 +73,7 @@ def measure_decode(
             notes += said
         elif peers:
             notes.append(f"without llama.cpp: {problem}")
-        bandwidth = measure_bandwidth()
-        rows = contest(entrants, token_ids, rounds, new_tokens, quality_tokens, bandwidth)
+        rows, bandwidth = contest(entrants, token_ids, rounds, new_tokens, quality_tokens)
     return {"torch": torch.__version__.partition("+")[0], "machine": describe_machine(),
             "threads": torch.get_num_threads(), "rounds": rounds, "prompt": PROMPT, "new_tokens": new_tokens,
             "long_prompt": LONG_PROMPT, "rows": ROWS, "bandwidth": round(bandwidth), "notes": notes,
@@ -82,9 +81,8 @@ def measure_decode(
 
 
 def contest(
-    entrants: Sequence[Entrant], token_ids: Tensor, rounds: int, new_tokens: int, quality_tokens: int,
-    bandwidth: float,
-) -> list[dict[str, Any]]:
+    entrants: Sequence[Entrant], token_ids: Tensor, rounds: int, new_tokens: int, quality_tokens: int
+) -> tuple[list[dict[str, Any]], float]:
     r"""Quality, a round to warm up, then the rounds that count.
 
     Args:
@@ -93,11 +91,12 @@ def contest(
         rounds: turns of each.
         new_tokens: written after each prompt.
         quality_tokens: on which predictions are compared.
-        bandwidth: of memory, bytes a second.
-    Returns: for each its name, weights and path; `kl` (nats a token from the first) and `passes` the gate;
+    Returns: a dictionary for each entrant, and the memory's bandwidth in bytes a second, measured anew in each round
+        (median). For each its name, weights and path; `kl` (nats a token from the first) and `passes` the gate;
         `same_tokens`, how many of the greedy ones are the first one's; `decode`, `prefill` and `batch`: tokens a second
         (median), `ratio` to the first (median over the rounds) and all `ratios`; `bound`: tokens a second if each needs
-        nothing but one reading of the weights; `of_bound`: the share of it that is reached between two tokens.
+        nothing but one reading of the weights; `of_bound`: the share of it that is reached between two tokens, with the
+        bandwidth of the same round (median).
     """
     text = token_ids[:quality_tokens]
     prompts = token_ids[: ROWS * PROMPT].view(ROWS, PROMPT)
@@ -115,7 +114,9 @@ def contest(
         "batch": (prompts, new_tokens, ROWS * new_tokens),
     }
     seconds: dict[str, list[list[float]]] = {job: [[] for _ in entrants] for job in jobs}
+    bandwidths = []
     for number in tqdm(range(1 + rounds), desc="rounds", leave=False):
+        bandwidths += [measure_bandwidth()] if number else []
         for job, (asked, n_new, _) in jobs.items():
             for i, each in enumerate(entrants):
                 start = time.perf_counter()
@@ -125,10 +126,12 @@ def contest(
     for i, (each, row) in enumerate(zip(entrants, rows, strict=True)):
         for job in TIMED:
             row[job] = paired_speeds(seconds[job][i], seconds[job][0], jobs[job][2])
-        steps = median(whole - first for whole, first in zip(seconds["decode"][i], seconds["first"][i], strict=True))
-        row["bound"] = round(decode_bound(each.n_bytes, bandwidth), 1)
-        row["of_bound"] = round((new_tokens - 1) / steps / row["bound"], 3)
-    return rows
+        steps = [whole - first for whole, first in zip(seconds["decode"][i], seconds["first"][i], strict=True)]
+        bounds = [decode_bound(each.n_bytes, bandwidth) for bandwidth in bandwidths]
+        row["bound"] = round(median(bounds), 1)
+        row["of_bound"] = round(median((new_tokens - 1) / took / bound
+                                       for took, bound in zip(steps, bounds, strict=True)), 3)
+    return rows, median(bandwidths)
 
 
 def decode_text(report: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from minillm.layers import paths, recorder
 from tests.inference.fast.kernel_models import kernel_llama, relative, skip_without_kernel, steps
 from tests.inference.fast.models import in_weights, small_llama
 
-CLOSE = 0.15  # activations in int8 move logits by 0.01 to 0.05 of their norm here (300 seeds); a mistake by about 1
+CLOSE = 0.15  # activations in int8 move logits by 0.010 to 0.036 of their norm here (200 seeds); a mistake by about 1
 
 
 @pytest.fixture(autouse=True)
