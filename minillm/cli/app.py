@@ -15,8 +15,8 @@ import typer
 
 import minillm
 
-# In the order in which a newcomer meets them.
-COMMANDS = ("lab", "doctor", "weights", "train", "chat", "generate", "eval", "export", "bench", "lessons")
+# In the order in which a newcomer meets them; those with commands of their own come last, as typer lists them.
+COMMANDS = ("lab", "doctor", "weights", "train", "chat", "generate", "eval", "export", "lessons", "bench")
 
 
 def show_version(wanted: bool) -> None:

@@ -75,7 +75,7 @@ def stream(
         padding_mask = None if padding_mask is None else F.pad(padding_mask, (0, 1), value=True)
 
 
-def _next_logits(model: Any, new_ids: Tensor, padding_mask: Tensor | None, cache: Sequence[Any]) -> Tensor:
+def _next_logits(model: Any, new_ids: Tensor, padding_mask: Tensor | None, cache: Any) -> Tensor:
     if new_ids.shape[1] > 1 and hasattr(model, "last_logits"):
         return model.last_logits(new_ids, padding_mask=padding_mask, cache=cache)
     return model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1]
