@@ -18,6 +18,7 @@ from minillm.pretrained.loading import load_model
 
 WEIGHTS = ("fp32", "bf16", "int8", "int4")
 OF_THE_KERNEL = ("int8", "int4")
+ROWS = 8  # texts at once, where several are written
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,6 @@ class Entrant:
     n_bytes: int
     write: Callable[[Tensor, int], Tensor]
     logits: Callable[[Tensor], Tensor]
-
-    @property
-    def label(self) -> str:
-        r"""Its name in the report; no two have the same."""
-        return " ".join(part for part in (self.name, self.weights, self.path) if part)
 
 
 def own_entrants(path: Path, weights: tuple[str, ...] = WEIGHTS) -> Iterator[Entrant]:

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minillm.bench.decode.entrants import Entrant
+from minillm.bench.decode.entrants import ROWS, Entrant
 from minillm.pretrained.gguf_file import open_gguf
 from minillm.pretrained.to_gguf import to_gguf
 
-ROWS, CACHE = 8, 4096  # texts at once at most, and the tokens of all of them
+CACHE = 4096  # tokens of all texts
 TRIES_S = 120  # seconds after which a first try counts as hung
 
 

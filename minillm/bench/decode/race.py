@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from minillm.bench.decode.entrants import WEIGHTS, Entrant, own_entrants
+from minillm.bench.decode.entrants import ROWS, WEIGHTS, Entrant, own_entrants
 from minillm.bench.decode.hugging_face import transformers_entrants
 from minillm.bench.decode.llama_cpp import llama_cpp_entrants, llama_cpp_problem
 from minillm.bench.paired import paired_speeds
@@ -26,7 +26,7 @@ from minillm.text.corpora import python_docs
 
 # What a token may cost, in nats (KL to float32 on real text), for its speed to count.
 GATE = {"fp32": 1e-4, "bf16": 0.01, "int8": 0.03, "int4": 0.05}
-PROMPT, LONG_PROMPT, ROWS = 32, 512, 8
+PROMPT, LONG_PROMPT = 32, 512
 TIMED = ("decode", "prefill", "batch")
 
 
@@ -36,7 +36,6 @@ def measure_decode(
     rounds: int = 5,
     new_tokens: int = 128,
     quality_tokens: int = 384,
-    peers: bool = True,
 ) -> dict[str, Any]:
     r"""Time how fast a model is read and written by us and by the peers.
 
@@ -46,7 +45,6 @@ def measure_decode(
         rounds: in each, everyone has one turn.
         new_tokens: written after each prompt.
         quality_tokens: of real text, on which predictions are compared with those of transformers in float32.
-        peers: whether llama.cpp takes part, if it is installed; transformers always does.
     Returns: plain JSON data: torch, machine, threads, rounds, bandwidth (bytes a second), `notes` (what could not take
         part, and why), and `entrants`, see `contest`.
     Raises:
@@ -67,11 +65,11 @@ def measure_decode(
         model, tokenizer, exported = load_model(path, "fp32", "cpu"), load_tokenizer(path), Path(folder)
         to_hf(model, tokenizer, exported / "hf")
         entrants = [*transformers_entrants(exported / "hf"), *own_entrants(path, tuple(weights))]
-        if peers and (problem := llama_cpp_problem()) is None:
+        if (problem := llama_cpp_problem()) is None:
             theirs, said = llama_cpp_entrants(model, tokenizer, path, exported)
             entrants += theirs
             notes += said
-        elif peers:
+        else:
             notes.append(f"without llama.cpp: {problem}")
         rows, bandwidth = contest(entrants, token_ids, rounds, new_tokens, quality_tokens)
     return {"torch": torch.__version__.partition("+")[0], "machine": describe_machine(),

@@ -138,7 +138,7 @@ class FastDecoder:
             ValueError: as the model itself.
         """
         usual = padding_mask is None and positions is None and cache is not None
-        if usual and self._fits(token_ids, cache):
+        if usual and is_plain_step(self.model, token_ids, cache, self._count):
             return self._step(token_ids[:, 0], cache)[:, None]
         return self.model(token_ids, padding_mask, positions, cache).float()
 
@@ -159,19 +159,6 @@ class FastDecoder:
         Returns: (B, V), float32.
         """
         return self.model.last_logits(token_ids, padding_mask, positions, cache).float()
-
-    def _fits(self, token_ids: Tensor, cache: Sequence[Any]) -> bool:
-        r"""Whether this is a step of one token a row, after texts without padding, with nobody looking on."""
-        if token_ids.shape[1] != 1 or torch.is_grad_enabled() or recorder.recording() or not paths.use_fused():
-            return False
-        if len(cache) != self.config.n_layers or any(type(each) is not KVCache for each in cache):
-            return False
-        n_past, k, _, stored = cache[0].length, *cache[0].memory()
-        if n_past >= min(cache[0].capacity, self.config.max_seq_len) or len(k) != len(token_ids):
-            return False
-        if self.model.training and self.config.dropout > 0:
-            return False
-        return torch.equal(stored[:, :n_past], self._count[:n_past].expand(len(stored), n_past))
 
     def _step(self, token_ids: Int[Tensor, "B"], cache: Sequence[KVCache]) -> Float[Tensor, "B V"]:
         c, n_rows, position = self.config, len(token_ids), cache[0].length
@@ -204,6 +191,29 @@ class FastDecoder:
         if n_rows not in self._parts:
             self._parts[n_rows] = fast_parts(self.model, n_rows)
         return self._parts[n_rows]
+
+
+def is_plain_step(model: GPT, token_ids: Int[Tensor, "B T"], cache: Sequence[Any], count: Int[Tensor, "n"]) -> bool:
+    r"""Whether this is a step of one token a row, after texts without padding, with nobody looking on.
+
+    Args:
+        model: whose step it is.
+        token_ids: (B, T), int64.
+        cache: layer caches of any kind.
+        count: 0, 1, 2, ... up to the model's max_seq_len.
+    Returns: True if a fast step may take the place of the model's own.
+    Lesson: 11.
+    """
+    if token_ids.shape[1] != 1 or torch.is_grad_enabled() or recorder.recording() or not paths.use_fused():
+        return False
+    if len(cache) != model.config.n_layers or any(type(each) is not KVCache for each in cache):
+        return False
+    n_past, k, _, stored = cache[0].length, *cache[0].memory()
+    if n_past >= min(cache[0].capacity, model.config.max_seq_len) or len(k) != len(token_ids) or not k.is_cpu:
+        return False
+    if model.training and model.config.dropout > 0:
+        return False
+    return torch.equal(stored[:, :n_past], count[:n_past].expand(len(stored), n_past))
 
 
 def normalized(x: Float[Tensor, "B D"], stream: Float[Tensor, "B D1"], weight: Float[Tensor, "D"]) -> Tensor:

@@ -12,13 +12,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from minillm.inference.fast import build
-from minillm.inference.fast.decoder import FastDecoder
+from minillm.inference.fast.decoder import FastDecoder, is_plain_step
 from minillm.inference.fast.kernel_structs import model_struct, token_struct
 from minillm.inference.fast.shape import slow_part
 from minillm.inference.fast.tiles import TILE_COLS, TiledMatrix, tile_int4, tile_int8
 from minillm.inference.quantization.int4 import unpack_nibbles
 from minillm.inference.quantization.linears import Int4Linear, Int8Linear
-from minillm.layers import paths, recorder
 from minillm.layers.cache import KVCache
 from minillm.model.gpt import GPT
 from minillm.model.rotation import model_angles, rope_amplitude
@@ -139,19 +138,11 @@ class KernelDecoder:
         return self.model.last_logits(token_ids, padding_mask, positions, cache).float()
 
     def _fits(self, token_ids: Tensor, cache: Sequence[Any]) -> bool:
-        r"""Whether this is a step of one token, after one text without padding, with nobody looking on."""
-        if token_ids.shape != (1, 1) or torch.is_grad_enabled() or recorder.recording() or not paths.use_fused():
+        r"""Whether this is a plain step of one text, with a cache that the kernel can write into."""
+        if len(token_ids) != 1 or not is_plain_step(self.model, token_ids, cache, self._count):
             return False
-        if len(cache) != self.config.n_layers or any(type(each) is not KVCache for each in cache):
-            return False
-        n_past, capacity, (k, _, stored) = cache[0].length, cache[0].capacity, cache[0].memory()
-        if n_past >= min(capacity, self.config.max_seq_len) or len(k) != 1 or not k.is_cpu:
-            return False
-        if any((each.length, each.capacity) != (n_past, capacity) for each in cache) or k.dtype != torch.float32:
-            return False
-        if self.model.training and self.config.dropout > 0:
-            return False
-        return torch.equal(stored[0, :n_past], self._count[:n_past])
+        alike = {(each.length, each.capacity) for each in cache}
+        return len(alike) == 1 and cache[0].memory()[0].dtype == torch.float32
 
     def _step(self, token_ids: Int[Tensor, "1 1"], cache: Sequence[KVCache]) -> Float[Tensor, "1 1 V"]:
         c, n_past = self.config, cache[0].length
