@@ -14,14 +14,15 @@ CONTROLS = "[controls that change a picture:"  # how a stored Explorer begins, w
 
 
 def image_tag(png: bytes, alt: str) -> str:
-    r"""A picture as HTML: the Image widget has no place for an alt text.
+    r"""A picture as HTML, no wider than the cell: the Image widget has no place for an alt text.
 
     Args:
         png: the file's content.
         alt: what it shows.
     Returns: an img element.
     """
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{b64encode(png).decode()}">'
+    source = f"data:image/png;base64,{b64encode(png).decode()}"
+    return f'<img alt="{escape(alt)}" style="max-width: 100%; height: auto" src="{source}">'
 
 
 class Explorer(VBox):
