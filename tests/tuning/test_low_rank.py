@@ -6,7 +6,7 @@ from torch import nn
 
 from minillm.config import preset
 from minillm.model.gpt import GPT
-from minillm.tuning.lora import lora_forward, lora_init, lora_merge
+from minillm.tuning.low_rank import lora_forward, lora_init, lora_merge
 from minillm.tuning.swapping import swapped
 
 
