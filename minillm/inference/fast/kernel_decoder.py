@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from minillm.inference.fast import build
 from minillm.inference.fast.decoder import FastDecoder, is_plain_step
 from minillm.inference.fast.kernel_structs import model_struct, token_struct
+from minillm.inference.fast.large_pages import into_large_pages
 from minillm.inference.fast.shape import slow_part
 from minillm.inference.fast.tiles import TILE_COLS, TiledMatrix, tile_int4, tile_int8
 from minillm.inference.quantization.int4 import unpack_nibbles
@@ -65,6 +66,7 @@ class KernelDecoder:
             angles = model_angles(model.config, self._count)
             self._cosine, self._sine = (f(angles).mul_(amplitude).contiguous() for f in (torch.cos, torch.sin))
             self._matrices = kernel_matrices(model)
+            into_large_pages(self._matrices)
             norms = [part.weight.detach().float().contiguous() for block in model.blocks
                      for part in (block.attn_norm, block.ffn_norm)]
             norms.append(model.final_norm.weight.detach().float().contiguous())
