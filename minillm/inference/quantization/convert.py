@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from minillm.inference.quantization.linears import Int4Linear, Int8Embedding, Int8Linear
+from minillm.inference.quantization.nf4_linear import Nf4Linear
 
 WEIGHTS = ("int8", "int4")
 GROUP_SIZE = 32
-QUANTIZED_LAYERS = (Int8Linear, Int4Linear, Int8Embedding)
+QUANTIZED_LAYERS = (Int8Linear, Int4Linear, Int8Embedding, Nf4Linear)
 
 
 def quantize_model(model: nn.Module, weights: str = "int8", dtype: torch.dtype | None = None) -> nn.Module:
@@ -44,7 +45,7 @@ def quantize_model(model: nn.Module, weights: str = "int8", dtype: torch.dtype |
 
 
 def is_quantized(model: nn.Module) -> bool:
-    r"""Whether a model holds layers of `quantize_model`.
+    r"""Whether a model holds layers whose weights are codes.
 
     Args:
         model: any.
