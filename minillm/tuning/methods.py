@@ -1,0 +1,11 @@
+r"""Every method by its name, as it stands on a card: a function (model, **settings) -> a tuned model."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from minillm.tuning.lora_model import lora
+
+METHODS: dict[str, Callable[..., nn.Module]] = {
+    "lora": lora,
+}
