@@ -8,9 +8,11 @@ model itself, which is not changed and shares its numbers. What needs gradients 
 from minillm.tuning.lora_model import active_adapters as active
 from minillm.tuning.lora_model import lora
 from minillm.tuning.lora_model import merged_model as merged
+from minillm.tuning.qlora import qlora
 
 __all__ = [
     "active",
     "lora",
     "merged",
+    "qlora",
 ]

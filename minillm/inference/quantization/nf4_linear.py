@@ -105,8 +105,9 @@ class Nf4Linear(nn.Module):
             ValueError: if C is odd, or the group size does not fit.
         """
         codes, scales = nf4.nf4_quantize(weight.detach(), group_size)
+        small = [each.clone() for each in nf4.double_quantize(scales, SCALES_EACH)]  # no views of padded ones
         kept_bias = None if bias is None else bias.detach().clone()
-        return cls(int4.pack_nibbles(codes), *nf4.double_quantize(scales, SCALES_EACH), kept_bias, weight.dtype)
+        return cls(int4.pack_nibbles(codes), *small, kept_bias, weight.dtype)
 
     @property
     def in_features(self) -> int:
