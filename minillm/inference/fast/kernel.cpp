@@ -61,13 +61,15 @@ template <int LANES, auto fours> INLINE void product(const Matrix& m, const Own&
     }
 }
 INLINE void quantize(const float* x, float factor, const float* weight, int64_t n, Own& own) {  // x * factor * weight
-    for (int64_t at = 0; at < n; at += GROUP) {
-        float v[GROUP] = {}, largest = 1e-30f, sum = 0;
-        for (int64_t i = 0; i < std::min(GROUP, n - at); ++i)
+    for (int64_t at = 0; at < n; at += GROUP) {  // of which whole groups are there to read
+        float v[GROUP], largest = 1e-30f; int32_t code[GROUP], sum = 0;  // not in `own`: only so can it use vectors
+#pragma omp simd reduction(max : largest)
+        for (int64_t i = 0; i < GROUP; ++i)
             v[i] = x[at + i] * (weight ? factor * weight[at + i] : 1), largest = std::max(largest, std::fabs(v[i]));
+#pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < GROUP; ++i)  // to the nearest whole number
-            sum += own.code[at + i] = int8_t(v[i] * (127 / largest) + (v[i] < 0 ? -0.5f : 0.5f));
-        own.scale[at / GROUP] = largest / 127, own.sum[at / GROUP] = sum * (largest / 127);
+            sum += code[i] = int32_t(v[i] * (127 / largest) + std::copysign(0.5f, v[i]));
+        std::copy_n(code, GROUP, &own.code[at]), own.sum[at / GROUP] = sum * (own.scale[at / GROUP] = largest / 127);
     }
 }
 INLINE float dot(const float* a, const float* b, int64_t n) {
@@ -103,9 +105,8 @@ INLINE void turn(const Model& m, const Token& t, const float* from, float* to) {
         to[i] = from[i] * t.cosine[i] - from[j] * t.sine[i], to[j] = from[j] * t.cosine[i] + from[i] * t.sine[i];
 }
 INLINE void attend(Decoder& d, int64_t layer, int64_t head, Own& own) {
-    const Model& m = d.m; const Token& t = d.t;
+    const Model& m = d.m; const Token& t = d.t; own.scores.resize(t.position + 1);
     const int64_t n = t.position, width = m.head_dim, sharing = m.n_heads / m.n_kv_heads, kv_head = head / sharing;
-    own.scores.resize(n + 1);
     float *q = own.q.data(), *k = own.k.data(), *v = &d.qkv[(m.n_heads + m.n_kv_heads + kv_head) * width], sum = 0;
     float *keys = t.keys[layer] + kv_head * t.capacity * width, *values = t.values[layer] + (keys - t.keys[layer]);
     float *scores = own.scores.data(), *__restrict out = &d.heads[head * width];
@@ -135,13 +136,12 @@ template <int LANES, auto fours> INLINE void step(Decoder& d, uint64_t at, Own& 
     const auto normalize = [&](const float* weight) {  // RMSNorm
         quantize(d.t.x, 1 / std::sqrt(dot(d.t.x, d.t.x, width) / width + d.m.eps), weight, width, own);
     };
-    for (int64_t i = 0; i < d.m.n_layers; ++i) {
-        const Layer& layer = d.m.layers[i];
-        multiply(layer.qkv, d.qkv.data(), false, [&] { normalize(layer.attn_norm); });
-        phase(d, at, d.m.n_heads, [&](int64_t head) { attend(d, i, head, own); });
-        multiply(layer.out, d.t.x, true, [&] { quantize(d.heads.data(), 1, nullptr, all_heads, own); });
-        multiply(layer.gate_up, d.wide.data(), false, [&] { normalize(layer.ffn_norm); });
-        multiply(layer.down, d.t.x, true, [&] {  // SwiGLU
+    for (const Layer* layer = d.m.layers; layer < d.m.layers + d.m.n_layers; ++layer) {
+        multiply(layer->qkv, d.qkv.data(), false, [&] { normalize(layer->attn_norm); });
+        phase(d, at, d.m.n_heads, [&](int64_t head) { attend(d, layer - d.m.layers, head, own); });
+        multiply(layer->out, d.t.x, true, [&] { quantize(d.heads.data(), 1, nullptr, all_heads, own); });
+        multiply(layer->gate_up, d.wide.data(), false, [&] { normalize(layer->ffn_norm); });
+        multiply(layer->down, d.t.x, true, [&] {  // SwiGLU
             for (int64_t j = 0; j < d_ff; ++j) own.wide[j] = d.wide[j] / (1 + fast_exp(-d.wide[j])) * d.wide[d_ff + j];
             quantize(own.wide.data(), 1, nullptr, d_ff, own);
         });

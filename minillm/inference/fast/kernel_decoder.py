@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -67,10 +68,9 @@ class KernelDecoder:
             self._cosine, self._sine = (f(angles).mul_(amplitude).contiguous() for f in (torch.cos, torch.sin))
             self._matrices = kernel_matrices(model)
             into_large_pages(self._matrices)
-            norms = [part.weight.detach().float().contiguous() for block in model.blocks
-                     for part in (block.attn_norm, block.ffn_norm)]
-            norms.append(model.final_norm.weight.detach().float().contiguous())
-        self._x = torch.zeros(-(-model.config.d_model // TILE_COLS) * TILE_COLS)
+            self._x = F.pad(torch.zeros(model.config.d_model), (0, -model.config.d_model % TILE_COLS))
+            norms = [F.pad(norm.weight.detach().float(), (0, len(self._x) - model.config.d_model)) for norm in (
+                *(part for block in model.blocks for part in (block.attn_norm, block.ffn_norm)), model.final_norm)]
         self._struct = model_struct(model.config, self._matrices, norms, n_threads)
         self._for_rows: FastDecoder | None = None
         self._open()

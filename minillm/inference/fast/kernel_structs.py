@@ -50,7 +50,7 @@ def model_struct(
     Args:
         config: of the model.
         matrices: four a block, and the head.
-        norms: weights of two norms a block and of the last, float32.
+        norms: weights of two norms a block and of the last, float32, in memory for whole tiles.
         n_threads: that share a step.
     Returns: the struct; it keeps what it points to alive.
     Lesson: 11.
