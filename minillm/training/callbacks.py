@@ -2,7 +2,7 @@ r"""What watches a training run.
 
 A callback is any object with some of these methods; each is given a dictionary of plain numbers and strings:
 
-    on_start(info)   n_params, dtype, device, step, max_steps, max_seconds
+    on_start(info)   n_params, n_trained, dtype, device, step, max_steps, max_seconds
     on_step(info)    step, progress (0 to 1), seconds, loss, tokens, tokens_per_s, learning_rate, grad_norm,
                      and what `evaluate` returned, at the steps where it ran
     on_end(info)     as the last on_step

@@ -44,9 +44,12 @@ def save(
         generator: the source of the batches, on the CPU; its state is kept. None = nothing to keep.
         about: plain JSON data that you want to find again, such as the corpus.
     Raises:
-        ValueError: if about is not JSON data.
+        ValueError: if about is not JSON data, or the model is a tuned one.
     Lesson: 08.
     """
+    if hasattr(state.model, "card"):
+        raise ValueError(f"state.model: was tuned ({state.model.card.method}), and a checkpoint holds plain models; "
+                         "keep its small part with minillm.tuning.save(model, path)")
     directory, ranks = Path(directory), state.ranks
     random = random_states.collect(state.device, ranks, generator)
     contents = {

@@ -1,4 +1,4 @@
-r"""All weights of a model as two long vectors in float32, and the copy that the model computes with.
+r"""All trained weights of a model as two long vectors in float32, and the copy that the model computes with.
 
     masters (float32)  --publish-->  working copy (fp32, bf16 or fp16; the model's parameters are views of it)
           ^                                |  forward, backward
@@ -7,6 +7,9 @@ r"""All weights of a model as two long vectors in float32, and the copy that the
 One long vector instead of dozens of small tensors makes clipping, the optimizer and the cast to bf16 a few calls a
 step. The masters are needed because a step is often smaller than half the distance between two neighbouring bf16
 numbers: added to a bf16 weight it would be rounded away.
+
+Parameters that need no gradient are frozen: they have no master, no gradient and no place in the optimizer. They stay
+where they are, in whatever type they have; for a pass in bf16 or fp16 each is rounded once, and put back afterwards.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,14 +24,16 @@ from minillm.training.optimizer import decay_groups
 class FlatWeights:
     r"""The master weights of a model, in float32, with their gradients; one vector for each decay group.
 
+    What needs no gradient is not among them: see the head of this file.
+
     `masters` maps `decay` and `plain` to vectors (a group without parameters is left out). `forward` is what to call on
     a batch: the model, or what `wrap` has made of it.
 
     Args:
-        model: a module whose parameters are float32; outside of `attached` it holds the masters' values.
+        model: a module whose trained parameters are float32; outside of `attached` it holds the masters' values.
         wrap: called with the model once it is attached, so that passes go through what it returns; None = the model.
     Raises:
-        ValueError: if a parameter is not float32.
+        ValueError: if a parameter that needs gradients is not float32.
     Source: Micikevicius et al. 2017, section 3.1 (masters); Rajbhandari et al. 2019, ZeRO, section 6 (flat buffers).
     Lesson: 08.
     """
@@ -40,6 +45,8 @@ class FlatWeights:
         groups = [(key, names) for key, names in zip(("decay", "plain"), decay_groups(model), strict=True) if names]
         self._names = dict(groups)
         self._parameters = {key: [parameters[name] for name in names] for key, names in groups}
+        self._frozen = {name: parameter for name, parameter in parameters.items() if not parameter.requires_grad}
+        self._unrounded: dict[str, Tensor] = {}  # what frozen parameters hold outside of `attached`, if it differs
         self.masters = {key: nn.Parameter(_flatten(group)) for key, group in self._parameters.items()}
         self._grads = {key: torch.zeros_like(master.data) for key, master in self.masters.items()}
         self._attached = False
@@ -62,6 +69,7 @@ class FlatWeights:
                 _point(group, self.masters[key].data, self._grads[key])
             else:
                 _point(group, self._working[key], None)
+        self._round_frozen(dtype)
         self._attached = True
         if self._wrap is not None:
             self.forward = self._wrap(self._model)
@@ -72,13 +80,25 @@ class FlatWeights:
             for key, group in self._parameters.items():
                 _point(group, self.masters[key].data.clone(), None)
             self._working = None
+            for name, kept in self._unrounded.items():
+                self._frozen[name].data = kept
+            self._unrounded = {}
+
+    def _round_frozen(self, dtype: torch.dtype) -> None:
+        if dtype == torch.float32:
+            return  # a base in 16 bits stays so, beside trained parts in float32
+        self._unrounded = {name: parameter.data for name, parameter in self._frozen.items()
+                           if parameter.is_floating_point() and parameter.dtype != dtype}
+        for name, kept in self._unrounded.items():
+            self._frozen[name].data = kept.to(dtype)
 
     def named_masters(self) -> dict[str, Tensor]:
-        r"""Every parameter's values in float32, by its name, inside and outside of `attached`; detached views."""
+        r"""Every parameter's values, unrounded, by its name, inside and outside of `attached`; detached views."""
+        frozen = {name: self._unrounded.get(name, parameter.detach()) for name, parameter in self._frozen.items()}
         if self._attached:  # what the model holds now may be rounded
-            return self.by_name({master: master.detach() for master in self.masters.values()})
+            return self.by_name({master: master.detach() for master in self.masters.values()}) | frozen
         return {name: parameter.detach() for key, group in self._parameters.items()
-                for name, parameter in zip(self._names[key], group, strict=True)}
+                for name, parameter in zip(self._names[key], group, strict=True)} | frozen
 
     def groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         r"""What the optimizer works on: the vectors with weight decay, and those without."""
@@ -142,11 +162,11 @@ def require_float32(model: nn.Module) -> None:
     Args:
         model: any module.
     Raises:
-        ValueError: if a parameter is not float32.
+        ValueError: if a parameter that needs gradients is not float32.
     Lesson: 08.
     """
     for name, parameter in model.named_parameters():
-        if parameter.dtype != torch.float32:
+        if parameter.requires_grad and parameter.dtype != torch.float32:
             raise ValueError(f"model: {name} is {parameter.dtype}; train a float32 model (model.float()) and choose "
                              "what to compute in by dtype")
 

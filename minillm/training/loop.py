@@ -39,7 +39,8 @@ def train(
     within each process.)
 
     Args:
-        model: token ids (B, T) -> logits (B, T, V), with float32 parameters, on the device to train on.
+        model: token ids (B, T) -> logits (B, T, V), on the device to train on. What needs gradients in it is trained,
+            and has to be float32; other parameters are neither changed nor kept in the optimizer.
         batches: pairs (token_ids, targets), each (B, T), int64, targets -100 where nothing is to be learned.
         recipe: how to train; None = `Recipe()`, or that of `state`.
         steps: steps of the whole run at most; None = no limit.
@@ -164,9 +165,11 @@ def _evaluate(model: nn.Module, evaluate: Callable[[], Mapping[str, float]] | No
 
 
 def _start_info(state: TrainingState, steps: int | None, seconds: int | float | None) -> dict[str, Any]:
-    n_params = sum(parameter.numel() for parameter in state.model.parameters())
-    return {"n_params": n_params, "dtype": state.dtype, "device": str(state.device), "step": state.step,
-            "max_steps": steps, "max_seconds": seconds, "seconds": state.seconds}
+    parameters = list(state.model.parameters())
+    return {"n_params": sum(parameter.numel() for parameter in parameters),
+            "n_trained": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+            "dtype": state.dtype, "device": str(state.device), "step": state.step, "max_steps": steps,
+            "max_seconds": seconds, "seconds": state.seconds}
 
 
 def _step_info(state: TrainingState, limits: Limits, measured: Mapping[str, Tensor | float]) -> dict[str, Any]:

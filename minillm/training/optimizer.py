@@ -11,19 +11,20 @@ from minillm.training import adamw
 
 
 def decay_groups(model: nn.Module) -> tuple[list[str], list[str]]:
-    r"""Sort a model's parameters: those that weight decay pulls towards zero, and those it leaves alone.
+    r"""Sort a model's trained parameters: those that weight decay pulls towards zero, and those it leaves alone.
 
     Matrices decay. Norms and biases do not: they are few, and zero is no natural value for them. Embeddings do not: the
     row of a rare token hardly ever gets a gradient, and decay would slowly erase it. A tied lm_head is an embedding.
 
     Args:
-        model: any module.
+        model: any module; what needs no gradient in it is in neither list.
     Returns: names with decay and names without, each in the order of `model.named_parameters()`.
     Source: Radford et al. 2018 (GPT), section 4.1, for biases and norms. Leaving embeddings out is our choice.
     Lesson: 08.
     """
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    decays = {name: p.dim() >= 2 and id(p) not in embeddings for name, p in model.named_parameters()}
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decays = {name: p.dim() >= 2 and id(p) not in embeddings for name, p in trained}
     return [name for name in decays if decays[name]], [name for name in decays if not decays[name]]
 
 

@@ -21,17 +21,22 @@ class TrainingState:
     were not skipped for an overflow).
 
     Args:
-        model: with float32 parameters, on the device to train on; the same in all processes.
+        model: its trained parameters float32, on the device to train on; the same in all processes. Parameters that
+            need no gradient stay as they are.
         recipe: how to train it.
         ranks: the processes that train it together; by default this one alone.
     Raises:
-        ValueError: if the model has no parameters or is not float32, or several processes were to compile it.
+        ValueError: if the model has no parameters to train or they are not float32, or several processes were to
+            compile it.
     Lesson: 08.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, ranks: Ranks | None = None):
         if next(model.parameters(), None) is None:
             raise ValueError(f"model={type(model).__name__}: has no parameters to train")
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ValueError(f"model={type(model).__name__}: all of its parameters are frozen; train all of them after "
+                             "model.requires_grad_(True), or a small part by a method of minillm.tuning")
         if recipe.compile and ranks is not None and ranks.parallel is not None:
             raise ValueError(f"compile=True: does not go together with parallel={ranks.parallel!r}; leave one out")
         self.model, self.recipe, self.ranks = model, recipe, ranks or Ranks()
@@ -51,7 +56,8 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         r"""The weights and AdamW's two averages, for each parameter, as they stand: to write into them changes the run.
 
-        Returns: `model.NAME`, `exp_avg.NAME` and `exp_avg_sq.NAME` for every parameter, in its shape, float32.
+        Returns: `model.NAME` for every parameter, `exp_avg.NAME` and `exp_avg_sq.NAME` for every trained one, in its
+            shape; what is trained is float32.
         """
         named = {f"model.{name}": tensor for name, tensor in self.weights.named_masters().items()}
         for kind in ("exp_avg", "exp_avg_sq"):

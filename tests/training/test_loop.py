@@ -150,7 +150,8 @@ def test_callbacks_have_only_the_methods_that_they_want():
     assert [event for event, _ in told] == ["start", "start", "end", "end"]
     n_params = sum(p.numel() for p in model.parameters())
     assert told[-1][1]["step"] == 2
-    expected = {"n_params": n_params, "dtype": "fp32", "device": "cpu", "step": 0, "max_steps": 2, "max_seconds": None}
+    expected = {"n_params": n_params, "n_trained": n_params, "dtype": "fp32", "device": "cpu", "step": 0,
+                "max_steps": 2, "max_seconds": None}
     starts = []
     start = type("Start", (), {"on_start": lambda self, info: starts.append(info)})()
     train(model, batches(), FP32, steps=2, callbacks=[start])

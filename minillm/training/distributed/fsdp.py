@@ -24,16 +24,21 @@ class ShardedWeights:
     r"""The same methods as `FlatWeights`, for a model whose weights are spread over all processes.
 
     Args:
-        model: float32, the same in all processes; its parameters are replaced by pieces, for good.
+        model: float32, the same in all processes; its parameters are replaced by pieces, for good. All are trained.
         dtype: what to compute in.
         world_size: how many processes there are.
     Raises:
-        ValueError: if a parameter is not float32.
+        ValueError: if a parameter is frozen, or not float32.
     Source: Zhao et al. 2023, PyTorch FSDP; Rajbhandari et al. 2019, ZeRO, section 5.3.
     Lesson: 08.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, world_size: int):
+        frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+        if frozen:
+            raise ValueError(f"parallel='fsdp': {len(frozen)} parameters, such as {frozen[0]}, are frozen, and their "
+                             "numbers are shared with another model that has to stay whole, so that to cut them up "
+                             "would save nothing; train with parallel='ddp', which sends the small part alone")
         require_float32(model)
         device = next(model.parameters()).device
         mesh = init_device_mesh(device.type, (world_size,))
