@@ -194,7 +194,7 @@ PREFIX_KV = Exercise(
             "tokens keep their positions, for which their keys are rotated, and the prefix has no order.",
         ),
         Mistake(
-            "prefix numbered_prefix",
+            "prefix numbered",
             prefixed_with(place=numbered_prefix),
             "You number the places of the prefix. The token at position 0 then sees the first of them only, and the "
             "one at position 1 two: only later tokens see it all.",
