@@ -48,11 +48,11 @@ def qlora(
         raise ValueError("model: is quantized or tuned already; give qlora the plain model in floats, and other "
                          "methods what it makes")
     chosen = {"rank": rank, "alpha": alpha, "dropout": dropout, "rank_stabilized": rank_stabilized, "name": name}
-    tuned = lora(in_nf4(model, group_size), targets=targets, generator=generator, **chosen)
+    tuned = lora(with_nf4_base(model, group_size), targets=targets, generator=generator, **chosen)
     return signed(tuned, model, "qlora", targets=tuned.card.settings["targets"], group_size=group_size, **chosen)
 
 
-def in_nf4(model: nn.Module, group_size: int = 64) -> nn.Module:
+def with_nf4_base(model: nn.Module, group_size: int = 64) -> nn.Module:
     r"""A frozen model whose linear layers in the blocks lie in NF4 with double quantization.
 
     Args:

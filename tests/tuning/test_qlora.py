@@ -11,7 +11,7 @@ from minillm.inference.quantization.convert import is_quantized, quantize_model,
 from minillm.inference.quantization.nf4_linear import Nf4Linear
 from minillm.model.gpt import GPT
 from minillm.tuning.lora_linear import lora_layers
-from minillm.tuning.qlora import in_nf4
+from minillm.tuning.qlora import with_nf4_base
 
 SIZES = {"vocab_size": 40, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "max_seq_len": 32}
 
@@ -89,7 +89,7 @@ def test_the_adapter_fits_the_same_base_again_and_cannot_be_merged_into_codes(fr
     with pytest.raises(ValueError, match="rounded to so few bits"):
         tuning.merged(tuned)
     with tuning.active(tuned):
-        assert torch.equal(tuned(token_ids), in_nf4(model)(token_ids))
+        assert torch.equal(tuned(token_ids), with_nf4_base(model)(token_ids))
 
 
 def test_refusals():
@@ -100,4 +100,4 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"blocks\.0\.attn\.q_proj: group_size=100"):
         tuning.qlora(model, group_size=100)
     with pytest.raises(ValueError, match="none of its modules"):
-        in_nf4(torch.nn.Linear(4, 4))
+        with_nf4_base(torch.nn.Linear(4, 4))
