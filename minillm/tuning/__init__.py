@@ -6,6 +6,7 @@ model itself, which is not changed and shares its numbers. What needs gradients 
 """
 
 from minillm.tuning.adapters import houlsby_adapters, parallel_adapters
+from minillm.tuning.dora import dora
 from minillm.tuning.encoders import without_encoders as finished
 from minillm.tuning.files import load_tuned as load
 from minillm.tuning.files import save_tuned as save
@@ -19,6 +20,7 @@ from minillm.tuning.templates import p_tuning
 
 __all__ = [
     "active",
+    "dora",
     "finished",
     "houlsby_adapters",
     "load",

@@ -32,12 +32,15 @@ class LowRank(nn.Module):
         self.lora_a, self.lora_b = nn.Parameter(lora_a), nn.Parameter(lora_b)
         self.scaling, self.dropout = scaling, nn.Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "*batch d_in"], out: Tensor, base: nn.Module) -> Float[Tensor, "*batch d_out"]:
+    def forward(
+        self, x: Float[Tensor, "*batch d_in"], out: Float[Tensor, "*batch d_out"], of_base: Tensor, base: nn.Module
+    ) -> Float[Tensor, "*batch d_out"]:
         r"""Add the change to what has been computed so far.
 
         Args:
             x: the layer's input.
-            out: what the base, and other adapters, made of it.
+            out: what the base and other adapters made of it.
+            of_base: what the base alone made of it.
             base: the frozen layer.
         Returns: out with the change.
         """
@@ -86,9 +89,9 @@ class LoraLinear(nn.Module):
         return self.base.bias
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        out = self.base(x)
+        out = of_base = self.base(x)
         for name in self.active:
-            out = self.adapters[name](x, out, self.base)
+            out = self.adapters[name](x, out, of_base, self.base)
         return out
 
     def add(self, name: str, adapter: nn.Module) -> None:

@@ -1,9 +1,10 @@
 r"""LoRA for a whole model: which layers get an adapter, which adapters are switched on, and how they are merged."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,21 +50,56 @@ def lora(
     Source: Hu et al. 2021, LoRA; Kalajdzievski 2023, A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA.
     Lesson: 13.
     """
+    return with_adapters(_low_rank, "lora", model, targets, generator, rank=rank, alpha=alpha, dropout=dropout,
+                         rank_stabilized=rank_stabilized, name=name)
+
+
+def with_adapters(
+    make: Callable[..., nn.Module],
+    method: str,
+    model: nn.Module,
+    targets: Sequence[str] | None,
+    generator: torch.Generator | None,
+    *,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    rank_stabilized: bool,
+    name: str,
+) -> nn.Module:
+    r"""What `lora` does, with adapters of any kind that have two thin factors.
+
+    Args:
+        make: (base layer, lora_a, lora_b, scaling, dropout) -> the adapter of one layer.
+        method: its name on the card.
+        model: as in `lora`.
+        targets: as in `lora`.
+        generator: as in `lora`.
+        rank: as in `lora`.
+        alpha: as in `lora`.
+        dropout: as in `lora`.
+        rank_stabilized: as in `lora`.
+        name: as in `lora`.
+    Returns: a new model.
+    Raises:
+        ValueError: as `lora`.
+    Lesson: 13.
+    """
     require(isinstance(rank, int) and rank >= 1, "rank", rank, "use a whole number of at least 1")
     require(0 < alpha < math.inf, "alpha", alpha, "use a number above 0, such as 16.0")
     require(0 <= dropout < 1, "dropout", dropout, "use a probability in [0, 1)")
     chosen = target_layers(model, targets)
     scaling = alpha / (rank**0.5 if rank_stabilized else rank)
 
-    def with_adapter(path: str, module: nn.Module) -> nn.Module | None:
+    def adapted_layer(path: str, module: nn.Module) -> nn.Module | None:
         if path not in chosen:
             return None
         layer = module if isinstance(module, LoraLinear) else LoraLinear(module)
-        layer.add(name, LowRank(*fresh_factors(layer, path, rank, generator), scaling, dropout))
+        layer.add(name, make(layer.base, *fresh_factors(layer, path, rank, generator), scaling, dropout))
         return layer
 
     targets = targets or list(dict.fromkeys(path.rpartition(".")[2] for path in chosen))
-    return signed(swapped(model, with_adapter), model, "lora", rank=rank, alpha=alpha, targets=[*targets],
+    return signed(swapped(model, adapted_layer), model, method, rank=rank, alpha=alpha, targets=[*targets],
                   dropout=dropout, rank_stabilized=rank_stabilized, name=name)
 
 
@@ -155,6 +191,10 @@ def merged_model(model: nn.Module, names: Sequence[str] | None = None) -> nn.Mod
     plain = swapped(model, lambda path, module: module.merged(module.active if names is None else names)
                     if isinstance(module, LoraLinear) else None)
     return unsigned(plain, model, MERGEABLE)
+
+
+def _low_rank(base: nn.Module, *parts: Any) -> LowRank:
+    return LowRank(*parts)
 
 
 def _require_names(model: nn.Module, names: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from minillm.tuning.adapters import houlsby_adapters, parallel_adapters
+from minillm.tuning.dora import dora
 from minillm.tuning.lora_model import lora
 from minillm.tuning.prefixes import p_tuning_v2, prefix_tuning
 from minillm.tuning.prompts import prompt_tuning
@@ -13,6 +14,7 @@ from minillm.tuning.templates import p_tuning
 
 METHODS: dict[str, Callable[..., nn.Module]] = {
     "lora": lora,
+    "dora": dora,
     "qlora": qlora,
     "houlsby_adapters": houlsby_adapters,
     "parallel_adapters": parallel_adapters,
