@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from minillm.cli import adapters, options
 from minillm.cli import fast as fast_option
-from minillm.cli import options
 
 TALK_WELCOME = """{folder} answers. An empty line begins a new talk; Ctrl-D ends."""
 WELCOME = """{folder}: begin a text, and the model goes on. An empty line lets it begin by itself; Ctrl-D ends."""
@@ -20,6 +20,7 @@ It knows only the {n_words} words of the stories; try: {beginning}"""
 def chat_command(
     checkpoint: options.Checkpoint = None,
     model: options.Model = None,
+    adapter: adapters.Adapter = None,
     weights: options.Weights = "fp32",
     fast: fast_option.Fast = True,
     system: Annotated[str | None, typer.Option(help="For a model that answers: what it is told at the begin.")] = None,
@@ -53,7 +54,7 @@ def chat_command(
     from minillm.inference.text import stream_text
 
     device, seed = options.resolve_device(device), options.resolve_seed(seed)
-    folder, network, tokenizer, _ = fast_option.open_writer(checkpoint, model, weights, device, fast)
+    folder, network, tokenizer, _ = fast_option.open_writer(checkpoint, model, weights, device, fast, adapter)
     answers = getattr(tokenizer, "chat_template", None) is not None
     if system is not None and not answers:
         raise ValueError(f"--system is for a model that answers, and {folder} only goes on from a text")

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from minillm.cli import options, runs
+from minillm.cli import adapters, options
 
 
 def eval_command(
     checkpoint: options.Checkpoint = None,
     model: options.Model = None,
+    adapter: adapters.Adapter = None,
     weights: options.Weights = "fp32",
     text: Annotated[str | None, typer.Option(help="Measure on this instead: python-docs, or a file or folder.")] = None,
     questions: Annotated[
@@ -44,7 +45,7 @@ def eval_command(
         raise ValueError(f"--model {model}: on what? Give a text by --text, or questions by --questions")
     asked = None if questions is None else read_asked(questions)  # a bad file is refused before a model is loaded
     device, seed = options.resolve_device(device), options.resolve_seed(seed)
-    origin, network, tokenizer, about = runs.open_model(checkpoint, model, weights, device)
+    origin, network, tokenizer, about = adapters.open_tuned(checkpoint, model, weights, device, adapter)
     name = text or questions or about.get("settings", {}).get("corpus")
     if name is None:
         raise ValueError(f"{origin} does not say what it was trained on; give a text by --text")

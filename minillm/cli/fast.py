@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from minillm.cli import runs
+from minillm.cli.adapters import open_tuned
 
 Fast = Annotated[
     bool, typer.Option(help="With --model: write by the fast path, or by our own kernel where that can be built.")
@@ -13,7 +13,7 @@ Fast = Annotated[
 
 
 def open_writer(
-    checkpoint: Path | None, model: str | None, weights: str, device: str, fast: bool
+    checkpoint: Path | None, model: str | None, weights: str, device: str, fast: bool, adapter: Path | None = None
 ) -> tuple[str, Any, Any, dict[str, Any]]:
     r"""As `runs.open_model`, for writing: a real model in the form that does it fastest.
 
@@ -25,11 +25,12 @@ def open_writer(
         weights: as there.
         device: as there.
         fast: whether the user wants that.
+        adapter: as in `open_tuned`.
     Returns: as there.
     Raises:
         ValueError: as there.
     """
-    origin, network, tokenizer, about = runs.open_model(checkpoint, model, weights, device)
+    origin, network, tokenizer, about = open_tuned(checkpoint, model, weights, device, adapter)
     if fast and model is not None:
         from minillm.inference.fast.choose import fastest
 

@@ -6,14 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
+from minillm.cli import adapters, options
 from minillm.cli import fast as fast_option
-from minillm.cli import options
 
 
 def generate_command(
     prompt: Annotated[str, typer.Argument(help="How the text begins; stories can begin from nothing.")] = "",
     checkpoint: options.Checkpoint = None,
     model: options.Model = None,
+    adapter: adapters.Adapter = None,
     weights: options.Weights = "fp32",
     fast: fast_option.Fast = True,
     n: Annotated[int, typer.Option("--n", min=1, help="How many texts.")] = 1,
@@ -30,9 +31,7 @@ def generate_command(
     min_new_tokens: options.MinNewTokens = 0,
     stop: options.Stop = None,
     regex: options.Regex = None,
-    beams: Annotated[
-        int | None, typer.Option(min=1, help="Look for the likeliest texts with so many beams, without chance.")
-    ] = None,
+    beams: options.Beams = None,
     length_penalty: Annotated[float, typer.Option(help="With --beams: larger favours longer texts.")] = 1.0,
     seed: options.Seed = None,
     device: options.Device = "auto",
@@ -52,7 +51,7 @@ def generate_command(
     if beams is not None and n > beams:
         raise ValueError(f"--n {n} --beams {beams}: there are as many texts as beams; use at least --beams {n}")
     device, seed = options.resolve_device(device), options.resolve_seed(seed)
-    origin, *opened, _ = fast_option.open_writer(checkpoint, model, weights, device, fast and beams is None)
+    origin, *opened, _ = fast_option.open_writer(checkpoint, model, weights, device, fast and beams is None, adapter)
     chance = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     texts = []
     for pieces in written(*opened, prompt, n, max_new_tokens, seed, chance, steering, beams, length_penalty):

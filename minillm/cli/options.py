@@ -35,6 +35,9 @@ PresencePenalty = Annotated[float, typer.Option(help="Taken off a token's logit 
 NoRepeatNgram = Annotated[int | None, typer.Option(min=1, help="Never the same N tokens in a row a second time.")]
 MinNewTokens = Annotated[int, typer.Option(min=0, help="Tokens to write before the text may end.")]
 Stop = Annotated[list[str] | None, typer.Option(help="End before this string; may be given several times.")]
+Beams = Annotated[
+    int | None, typer.Option(min=1, help="Look for the likeliest texts with so many beams, without chance.")
+]
 Regex = Annotated[
     str | None, typer.Option(help="What is written after the beginning must match this regular expression as a whole.")
 ]
