@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from minillm.inference.fast import build
 from minillm.inference.fast.decoder import FastDecoder, is_plain_step
-from minillm.inference.fast.kernel_structs import model_struct, token_struct
+from minillm.inference.fast.kernel_structs import CachePointers, model_struct, token_struct
 from minillm.inference.fast.large_pages import into_large_pages
 from minillm.inference.fast.shape import slow_part
 from minillm.inference.fast.tiles import TILE_COLS, TiledMatrix, tile_int4, tile_int8
@@ -73,6 +73,7 @@ class KernelDecoder:
                 *(part for block in model.blocks for part in (block.attn_norm, block.ffn_norm)), model.final_norm)]
         self._struct = model_struct(model.config, self._matrices, norms, n_threads)
         self._for_rows: FastDecoder | None = None
+        self._pointers = CachePointers([])
         self._open()
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -153,7 +154,10 @@ class KernelDecoder:
         logits = torch.empty(len(self._matrices[-1].unit))
         with self._lock:
             self._x[: c.d_model].copy_(self.model.tok_emb(token_ids)[0, 0]).mul_(c.ends.embedding_scale)
-            token = token_struct(self._x, logits, self._cosine[n_past], self._sine[n_past], cache)
+            if not self._pointers.are_of(cache):
+                self._pointers = CachePointers(cache)
+            token = token_struct(
+                self._x, logits, self._cosine, self._sine, self._pointers, n_past, cache[0].capacity)
             self._library.kernel_step(self._handle, ctypes.byref(token))
         for layer_cache in cache:
             layer_cache.length = n_past + 1

@@ -1,8 +1,8 @@
 r"""The structs of `kernel.cpp`, field by field, and how they are filled."""
 
 import ctypes
+import weakref
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -71,24 +71,50 @@ def model_struct(
     return struct
 
 
+class CachePointers:
+    r"""Where the tensors of a text's cache lie: three lists, a pointer a layer.
+
+    Asking torch for them takes as long as some of a step's products, and a cache takes its memory once: so they are
+    kept from one step to the next.
+
+    Args:
+        cache: float32, one text; it is not kept alive.
+    Lesson: 11.
+    """
+
+    def __init__(self, cache: Sequence[KVCache]):
+        self._layers = [weakref.ref(each) for each in cache]
+        self.lists = [(POINTER * len(cache))(*(tensor.data_ptr() for tensor in tensors))
+                      for tensors in zip(*(each.memory() for each in cache), strict=True)]
+
+    def are_of(self, cache: Sequence[KVCache]) -> bool:
+        r"""Whether these are this cache's.
+
+        Args:
+            cache: any.
+        Returns: False if another one's.
+        """
+        return len(cache) == len(self._layers) and all(
+            layer() is each for layer, each in zip(self._layers, cache, strict=True))
+
+
 def token_struct(
-    x: Tensor, logits: Tensor, cosine: Tensor, sine: Tensor, cache: Sequence[KVCache]
+    x: Tensor, logits: Tensor, cosine: Tensor, sine: Tensor, pointers: CachePointers, position: int, capacity: int
 ) -> TokenStruct:
     r"""A step as the kernel takes it.
 
     Args:
         x: the token's vector, float32, in memory for whole tiles.
         logits: what is written to, likewise.
-        cosine: of the position's angles, (half,).
+        cosine: of the angles of all positions, (positions, half), contiguous.
         sine: likewise.
-        cache: what is read and written, float32, one text.
-    Returns: the struct; it keeps its lists of pointers alive, not the tensors.
+        pointers: to what is read and written.
+        position: of the token; so many are in the cache.
+        capacity: tokens that the cache could hold.
+    Returns: the struct; it keeps nothing alive.
     Lesson: 11.
     """
-    lists: list[Any] = [(POINTER * len(cache))(*(tensor.data_ptr() for tensor in tensors))
-                        for tensors in zip(*(each.memory() for each in cache), strict=True)]
-    struct = TokenStruct(
-        x.data_ptr(), logits.data_ptr(), cosine.data_ptr(), sine.data_ptr(),
-        *(ctypes.cast(each, POINTER) for each in lists), cache[0].length, cache[0].capacity)
-    struct.kept = lists
-    return struct
+    angles = position * cosine.shape[1] * cosine.itemsize
+    return TokenStruct(
+        x.data_ptr(), logits.data_ptr(), cosine.data_ptr() + angles, sine.data_ptr() + angles,
+        *map(ctypes.addressof, pointers.lists), position, capacity)

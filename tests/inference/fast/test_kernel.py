@@ -90,6 +90,17 @@ def test_the_cache_can_be_handed_to_and_fro(path):
             assert relative(k, wanted_k) < CLOSE
 
 
+def test_texts_in_turns_do_not_write_into_each_others_caches():
+    model = kernel_llama(0, "int4")
+    decoder, texts = KernelDecoder(model, 1), [text(model, 6, seed) for seed in range(3)]
+    wanted = [steps(decoder, each) for each in texts]  # each of their caches is gone when the next one comes
+    with torch.inference_mode():
+        caches = [decoder.new_cache(1, 6) for _ in texts]
+        for i in range(6):
+            for token_ids, cache, logits in zip(texts, caches, wanted, strict=True):
+                assert torch.equal(decoder(token_ids[:, i : i + 1], cache=cache), logits[:, i : i + 1])
+
+
 def test_a_step_that_does_not_fit_is_refused_by_the_model():
     model = kernel_llama(8, "int4")
     decoder = KernelDecoder(model, 2)
