@@ -12,6 +12,7 @@ from minillm.cli import app, corpora
 from minillm.config import Glu, preset
 from minillm.inference.fast.decoder import FastDecoder
 from minillm.model.gpt import GPT
+from minillm.pretrained.loading import load_model
 from minillm.text.byte_alphabet import BYTE_ALPHABET
 from minillm.text.byte_level import ByteLevelBPE
 from minillm.text.byte_tokenizer import ByteTokenizer
@@ -97,6 +98,19 @@ def test_a_merged_adapter_is_as_fast_as_the_model(talks_file, monkeypatch):
     assert len(makers) == 1 and type(makers[0]) is GPT and not hasattr(makers[0], "card")
     for weights in ("bf16", "int8", "int4"):
         assert report(*words, "--weights", weights)["texts"]
+
+
+def test_what_is_exported_has_the_adapter_in_its_weights(talks_file, own_folder):
+    words = ("--model", "m", "--corpus", talks_file, "--steps", "9", "--learning-rate", "0.02", *FAST)
+    report("train", "--lora", *words, "--out", "a.safetensors")
+    report("export", "folder", "--to", "hf", "--model", "m", "--adapter", "a.safetensors")
+    token_ids = torch.arange(2, 30)[None]
+    wanted = tuning.load(own_folder, "a.safetensors")(token_ids)
+    assert not torch.allclose(own_folder(token_ids), wanted, atol=1e-2)
+    torch.testing.assert_close(load_model("folder", device="cpu")(token_ids), wanted, atol=1e-3, rtol=1e-3)
+    report("train", "--qlora", *words, "--out", "q.safetensors")
+    assert "cannot be merged" in refusal("export", "other", "--to", "gguf", "--model", "m", "--adapter",
+                                         "q.safetensors")
 
 
 def test_without_an_out_a_new_file_each_time_and_lines_to_read(talks_file):
