@@ -13,6 +13,7 @@ from minillm.tuning.files import save_tuned as save
 from minillm.tuning.lora_model import active_adapters as active
 from minillm.tuning.lora_model import lora
 from minillm.tuning.lora_model import merged_model as merged
+from minillm.tuning.peft_files import load_peft, save_peft
 from minillm.tuning.prefixes import p_tuning_v2, prefix_tuning
 from minillm.tuning.prompts import prompt_tuning
 from minillm.tuning.qlora import qlora
@@ -24,6 +25,7 @@ __all__ = [
     "finished",
     "houlsby_adapters",
     "load",
+    "load_peft",
     "lora",
     "merged",
     "p_tuning",
@@ -33,4 +35,5 @@ __all__ = [
     "prompt_tuning",
     "qlora",
     "save",
+    "save_peft",
 ]
