@@ -8,7 +8,7 @@ import torch
 from minillm.training import checkpoint
 from minillm.training.distributed.ranks import PARALLEL, Ranks
 from tests.training.distributed.starting import torchrun
-from tests.training.distributed.together import RECIPES, STEPS, half_run, other_half, whole_run
+from tests.training.distributed.together import ADAPTERS, RECIPES, STEPS, half_run, other_half, whole_run
 
 
 def assert_same(got, want, dtype, what):
@@ -43,6 +43,10 @@ def test_two_processes_train_as_one(tmp_path, fresh_seed):
                             ("no targets", "the rows of process 1 hold no counted target")):  # fmt: skip
             assert words in first[f"{parallel} {said}"]
         assert first[f"{parallel} clock"] == 9, "the first process's clock counts"
+    for name, changes in ADAPTERS.items():
+        alone[name] = whole_run(fresh_seed, Ranks(), **changes)
+        assert_same(first[f"ddp {name}"], alone[name], changes.get("dtype", "fp32"), f"ddp {name}")
+    assert "such as tok_emb.weight, are frozen" in first["fsdp adapters"] and "'ddp'" in first["fsdp adapters"]
     for saved, goes_on in itertools.product((*PARALLEL, "alone"), PARALLEL):
         assert_same(first[f"{saved}, then {goes_on}"], alone["fp32"], "fp32", f"{saved}, then {goes_on}")
     for name, mine in first.items():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import torch
 
+from minillm import tuning
 from minillm.training import checkpoint, limits
 from minillm.training.callbacks import History
 from minillm.training.distributed.launch import joined
@@ -21,13 +22,17 @@ STEPS = 6
 RECIPES = {"fp32": {}, "fp32 in two batches a step": {"accumulation": 2}, "fp32 recomputed": {"recompute": True},
            "bf16": {"dtype": "bf16"}, "bf16 in two batches a step": {"dtype": "bf16", "accumulation": 2},
            "fp16": {"dtype": "fp16"}}  # fmt: skip
+ADAPTERS = {"adapters fp32": {"rank": 2}, "adapters bf16": {"rank": 2, "dtype": "bf16"}}
 
 
-def new_state(seed: int, ranks: Ranks, dropout: float = 0.0, **changes) -> TrainingState:
-    r"""A run that begins."""
+def new_state(seed: int, ranks: Ranks, dropout: float = 0.0, rank: int = 0, **changes) -> TrainingState:
+    r"""A run that begins; of adapters alone if they have a rank."""
+    model = small_model(seed, dropout=dropout, n_layers=2)
+    if rank:
+        model = tuning.lora(model, rank, generator=torch.Generator().manual_seed(seed))
     torch.manual_seed(seed + ranks.rank)  # for dropout
     recipe = Recipe(**{"dtype": "fp32", "warmup_steps": 2, "learning_rate": 1e-2, **changes})
-    return TrainingState(small_model(seed, dropout=dropout, n_layers=2), recipe, ranks)
+    return TrainingState(model, recipe, ranks)
 
 
 def go_on(state: TrainingState, generator: torch.Generator, steps: int = STEPS) -> dict:
@@ -106,6 +111,12 @@ def everything(folder: Path, seed: int, ranks: Ranks) -> dict:
         results[f"{parallel} clock"] = steps_by_the_clock(seed, own)
         results[f"{parallel} odd rows"] = refusal(seed, own, 3, 3)
         results[f"{parallel} no targets"] = refusal(seed, own, 2, 1)
+    for name, changes in ADAPTERS.items():
+        results[f"ddp {name}"] = whole_run(seed, replace(ranks, parallel="ddp"), **changes)
+    try:
+        new_state(seed, replace(ranks, parallel="fsdp"), rank=2)
+    except ValueError as error:
+        results["fsdp adapters"] = str(error)
     for saved, goes_on in itertools.product((*PARALLEL, "alone"), PARALLEL):
         results[f"{saved}, then {goes_on}"] = other_half(folder / saved, replace(ranks, parallel=goes_on))
     return results
