@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from minillm import pretrained, tuning
-from minillm.cli import app, corpora
+from minillm.cli import adapters, app, corpora
 from minillm.config import Glu, preset
 from minillm.inference.fast.decoder import FastDecoder
 from minillm.model.gpt import GPT
@@ -19,6 +19,8 @@ from minillm.text.byte_tokenizer import ByteTokenizer
 from minillm.training import checkpoint
 from minillm.training.recipe import Recipe
 from minillm.training.state import TrainingState
+from minillm.tuning.card import small_tensors
+from minillm.tuning.methods import METHODS
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -36,6 +38,9 @@ def own_folder(tmp_path, monkeypatch):
     config = preset("tiny-llama", vocab_size=258, max_seq_len=96, d_model=64, n_heads=4, n_kv_heads=2, head_dim=16,
                     ffn=Glu(96))
     model = GPT(config, torch.Generator().manual_seed(5)).eval()
+    for block in model.blocks:  # fresh blocks add nothing yet
+        for layer in (block.attn.o_proj, block.ffn.down_proj):
+            torch.nn.init.normal_(layer.weight, std=0.1, generator=torch.Generator().manual_seed(6))
     tokenizer = ByteLevelBPE(["<|im_start|>", "<|im_end|>", *BYTE_ALPHABET], [], pre_tokenizer="smollm",
                              special_ids=[0, 1], bos_id=0, eos_id=1, chat_template=TEMPLATE)
     monkeypatch.setattr(pretrained, "load", lambda source, weights, device: (model, tokenizer))
@@ -152,6 +157,24 @@ def test_qlora_keeps_its_base_in_codes_and_stays_beside_it(talks_file):
     for weights in ("fp32", "bf16"):
         assert report(*words, "--weights", weights)["texts"]
     assert "cannot be merged" in refusal(*words, "--weights", "int8")
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_what_any_method_made_can_be_put_on(method, own_folder):
+    tuned = METHODS[method](own_folder)
+    with torch.no_grad():
+        for i, tensor in enumerate(small_tensors(tuned).values()):
+            tensor.copy_(0.2 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(i)))
+    tuning.save(tuned, "x.safetensors")
+    token_ids = torch.arange(2, 22)[None]
+    put_on = adapters.with_adapter(own_folder, Path("x.safetensors"), "fp32")
+    wanted = tuned.eval()(token_ids)
+    torch.testing.assert_close(put_on(token_ids), wanted, atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(own_folder(token_ids), wanted, atol=1e-2)
+    assert hasattr(put_on, "card") == (method not in ("lora", "dora"))
+    words = ("generate", "ab", "--model", "m", "--adapter", "x.safetensors", "--max-new-tokens", "5")
+    for weights in ("fp32", "bf16"):
+        assert report(*words, "--weights", weights)["texts"]
 
 
 @pytest.mark.parametrize(("words", "message"), [
