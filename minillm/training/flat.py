@@ -9,7 +9,8 @@ step. The masters are needed because a step is often smaller than half the dista
 numbers: added to a bf16 weight it would be rounded away.
 
 Parameters that need no gradient are frozen: they have no master, no gradient and no place in the optimizer. They stay
-where they are, in whatever type they have; for a pass in bf16 or fp16 each is rounded once, and put back afterwards.
+where they are, in whatever type they have; for passes in bf16 or fp16 each is rounded once, and put back afterwards.
+Layers with weights in few bits (they have a `dtype`, in which they restore them) follow for as long.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ class FlatWeights:
         self._parameters = {key: [parameters[name] for name in names] for key, names in groups}
         self._frozen = {name: parameter for name, parameter in parameters.items() if not parameter.requires_grad}
         self._unrounded: dict[str, Tensor] = {}  # what frozen parameters hold outside of `attached`, if it differs
+        self._restored_in: list[tuple[nn.Module, torch.dtype]] = []  # likewise, for layers with weights in few bits
         self.masters = {key: nn.Parameter(_flatten(group)) for key, group in self._parameters.items()}
         self._grads = {key: torch.zeros_like(master.data) for key, master in self.masters.items()}
         self._attached = False
@@ -82,11 +84,17 @@ class FlatWeights:
             self._working = None
             for name, kept in self._unrounded.items():
                 self._frozen[name].data = kept
-            self._unrounded = {}
+            for module, kept in self._restored_in:
+                module.dtype = kept
+            self._unrounded, self._restored_in = {}, []
 
     def _round_frozen(self, dtype: torch.dtype) -> None:
         if dtype == torch.float32:
             return  # a base in 16 bits stays so, beside trained parts in float32
+        modules = [(module, getattr(module, "dtype", None)) for module in self._model.modules()]
+        self._restored_in = [(module, kept) for module, kept in modules if isinstance(kept, torch.dtype)]
+        for module, _ in self._restored_in:
+            module.dtype = dtype
         self._unrounded = {name: parameter.data for name, parameter in self._frozen.items()
                            if parameter.is_floating_point() and parameter.dtype != dtype}
         for name, kept in self._unrounded.items():

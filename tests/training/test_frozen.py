@@ -5,12 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from minillm import tuning
+from minillm.inference.quantization.convert import quantize_model
 from minillm.training import checkpoint
 from minillm.training.flat import FlatWeights
 from minillm.training.loop import train
 from minillm.training.optimizer import decay_groups
 from minillm.training.recipe import Recipe
 from minillm.training.state import TrainingState
+from minillm.tuning.qlora import with_nf4_base
 from tests.training.small import counting_batches, small_model, small_tokenizer
 
 STEPS = 6
@@ -85,6 +87,22 @@ def test_a_base_of_16_bits_stays_one(fresh_seed, dtype):
     assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
     factors = [p for name, p in model.named_parameters() if name.endswith("lora_b")]
     assert all(p.dtype == torch.float32 and p.any() for p in factors)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4", "nf4"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_base_of_few_bits_stays_one(fresh_seed, dtype, weights):
+    plain = small_model(fresh_seed, d_model=32)
+    base = with_nf4_base(plain, 32) if weights == "nf4" else quantize_model(plain, weights)
+    model = tuned_model(fresh_seed, base)
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    train(model, batches(fresh_seed), Recipe(dtype=dtype, warmup_steps=0), steps=3)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
+    factors = [p for name, p in model.named_parameters() if "lora_b" in name]
+    assert all(p.dtype == torch.float32 and p.any() for p in factors)
+    assert {module.dtype for module in model.modules() if hasattr(module, "dtype")} == {torch.float32}
+    logits = model(torch.tensor([[3, 4, 5]]))
+    assert logits.dtype == torch.float32 and torch.isfinite(logits).all()
 
 
 def test_recomputing_changes_nothing(fresh_seed):

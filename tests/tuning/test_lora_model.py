@@ -6,10 +6,14 @@ from torch import nn
 
 from minillm import tuning
 from minillm.config import Experts, Glu, Mla, Mlp, preset
+from minillm.inference.fast.choose import fastest
+from minillm.inference.fast.shape import slow_part
 from minillm.inference.generate import generate
 from minillm.inference.quantization.convert import quantize_model
 from minillm.inference.quantization.nf4_linear import Nf4Linear
+from minillm.model.encoder_decoder import EncoderDecoder
 from minillm.model.gpt import GPT
+from minillm.model.masked_lm import MaskedLM
 from minillm.tuning import card
 from minillm.tuning.lora_linear import LoraLinear, lora_layers
 from minillm.tuning.swapping import swapped
@@ -146,6 +150,23 @@ def test_a_base_of_16_bits_has_factors_of_32(fresh_seed):
     tuned = tuning.lora(base_model(fresh_seed).bfloat16())
     assert {each.dtype for each in tuned.parameters() if each.requires_grad} == {torch.float32}
     assert tuned(some_ids(fresh_seed)).dtype == torch.bfloat16
+
+
+def test_models_that_read_in_both_directions_and_those_of_two_stacks(fresh_seed):
+    ids, source = some_ids(fresh_seed), some_ids(fresh_seed + 1)
+    config = FAMILIES["gpt2"]
+    for model, inputs in ((MaskedLM(config), (ids,)), (EncoderDecoder(config), (source, ids))):
+        tuned = tuning.lora(model.eval(), 2)
+        assert torch.equal(tuned(*inputs), model(*inputs))
+        want = filled(tuned, fresh_seed)(*inputs)
+        assert not torch.equal(want, model(*inputs))
+        torch.testing.assert_close(tuning.merged(tuned)(*inputs), want, rtol=1e-3, atol=1e-4)
+
+
+def test_the_fast_path_is_for_the_merged_model():
+    tuned = tuning.lora(base_model(0).float())
+    assert fastest(tuned) is tuned and "LoraLinear" in slow_part(tuned)
+    assert fastest(tuning.merged(tuned), "none") is not tuned and slow_part(tuning.merged(tuned)) is None
 
 
 def test_dropout_is_on_the_adapter_alone_and_in_training_alone(fresh_seed):
