@@ -37,8 +37,8 @@ def prefix_kv(
         prefix_v: values of the prefix.
         kv_positions: positions of the keys, (T,) or (B, T), int; -1 = padding.
     Returns: keys and values, (B, Hk, l + T, Dh), in the dtypes of k and v, and positions, (l + T,) or (B, l + T).
-    Source: Li and Liang 2021, Prefix-Tuning, section 4.2; He et al. 2022, Towards a Unified View of Parameter-Efficient
-        Transfer Learning, equation 7, for its effect.
+    Source: Li and Liang 2021, Prefix-Tuning, section 4.2; for its effect He et al. 2022, Towards a Unified View of
+        Parameter-Efficient Transfer Learning, section 3.1.
     Lesson: 13.
     """
     k, v = (torch.cat([prefix.to(own.dtype).expand(len(own), *prefix.shape), own], dim=2)

@@ -64,7 +64,7 @@ class PromptedModel(nn.Module):
 
     Args:
         model: a GPT; not changed, its numbers are shared.
-        prompt: module () -> (k, D): vectors as the first block's norm reads them.
+        prompt: module () -> (k, D): vectors like those that the table of the vocabulary gives for tokens.
         layout: where they stand.
     Raises:
         ValueError: if the model is no GPT, or so many vectors leave no room for a text.
@@ -86,6 +86,11 @@ class PromptedModel(nn.Module):
     def blocks(self) -> nn.ModuleList:
         r"""The GPT's blocks."""
         return self.model.blocks
+
+    @property
+    def final_norm(self) -> nn.Module:
+        r"""The GPT's last norm."""
+        return self.model.final_norm
 
     @property
     def lm_head(self) -> nn.Module:

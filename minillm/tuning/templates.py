@@ -49,7 +49,7 @@ def weave(
     own_positions = (places + torch.arange(k, device=x.device)).expand(batch_size, -1)
     positions = torch.cat([own_positions, indices + n_before], dim=1)
     positions = positions.masked_fill(keys < 0, -1).gather(1, kept)
-    n_behind = (places == indices[..., None] + 1).sum(dim=-1)
+    n_behind = ((places == indices[..., None] + 1) & (indices >= 0)[..., None]).sum(dim=-1)
     columns = order.argsort(dim=1)[:, k:] - skipped + n_behind
     return both.gather(1, kept[..., None].expand(-1, -1, x.shape[-1])), positions, columns.clamp(min=0)
 
