@@ -149,10 +149,12 @@ def follow_tokens(
     """
     lengths = torch.tensor([len(text) for text in texts])
     longest = max(1, int(lengths.max()))
-    letters = torch.tensor([list(text.ljust(longest, b"\0")) for text in texts])  # (V, longest)
+    padded = b"".join(text.ljust(longest, b"\0") for text in texts)
+    letters = torch.frombuffer(bytearray(padded), dtype=torch.uint8).view(-1, longest)
     reached = torch.where(lengths > 0, states[:, None], DEAD)
-    for i in range(longest):
-        reached = torch.where(i < lengths, automaton.table[reached, letters[:, i]], reached)
+    for i in range(longest):  # few tokens are long
+        longer = (lengths > i).nonzero()[:, 0]
+        reached[:, longer] = automaton.table[reached[:, longer], letters[longer, i].long()]
     return reached
 
 
