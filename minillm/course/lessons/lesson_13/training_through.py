@@ -209,7 +209,7 @@ ADAPTED_LINEAR = Exercise(
         Mistake(
             "no scaling",
             layer_with(change=lambda x, a, b, s: change_of(x, a, b, 1.0)),
-            "You forgot alpha / rank on the change.",
+            "You forgot alpha / rank: the change counts for more, or for less, than it is meant to.",
         ),
     ),
 )
