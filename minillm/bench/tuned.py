@@ -158,12 +158,16 @@ def rate_trials(method: Tune, steps: int = STEPS, rates: tuple[float, ...] = RAT
 
 @cache
 def best_rate(method: str, steps: int = STEPS) -> tuple[float, tuple[float, ...]]:
-    r"""The learning rate for a method.
+    r"""The learning rate for a method: as long as the highest of RATES is the best, a higher one is tried too.
 
     Args:
         method: a name in METHODS.
         steps: of each run.
-    Returns: the best of RATES, and the cost at each of them.
+    Returns: the best rate, and the cost at each of RATES and those above it that were tried.
     """
+    rates = [*RATES]
     costs = rate_trials(METHODS[method], steps)
-    return min(zip(costs, RATES, strict=True))[1], tuple(costs)
+    while costs[-1] == min(costs):
+        rates.append(10 * rates[-2])
+        costs += rate_trials(METHODS[method], steps, (rates[-1],))
+    return min(zip(costs, rates, strict=True))[1], tuple(costs)

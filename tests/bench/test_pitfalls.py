@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from minillm.bench import domains, traps, tuned
+from minillm.bench import domains, traps
 from minillm.bench.domains import STORIES
 from minillm.bench.variants import adaptation, harness, pitfalls
 from minillm.model.gpt import GPT
@@ -106,7 +106,7 @@ def test_a_prompt_becomes_the_tokens_that_are_most_like_it(base: GPT, fresh_seed
 
 def test_few_steps_give_every_measure(base: GPT, fresh_seed: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pitfalls, "RANKS", (2, 64))
-    monkeypatch.setattr(tuned, "RATES", (1e-3, 3e-3))
+    monkeypatch.setattr(pitfalls, "SHARED_RATES", (1e-3, 3e-3))
     for ask in (pitfalls.scaled_by_rank, pitfalls.little_data, pitfalls.rates):
         assert all(len(costs) == 2 for costs in ask(fresh_seed, steps=1).values())
     layers = pitfalls.which_layers(fresh_seed, steps=1)

@@ -13,7 +13,7 @@ from minillm.bench.variants import adaptation, harness
 from minillm.bench.variants.harness import Row
 
 RANKS, FEW_STORIES, LAYER_RATES = (2, 8, 32, 64), 4, (3e-3, 1e-2, 3e-2)
-LORA_RATE, STEPS = 1e-2, 60
+SHARED_RATES, LORA_RATE, STEPS = (1e-3, 3e-3, 1e-2, 3e-2), 1e-2, 60
 
 
 def learned(make: tuned.Tune, seed: int, learning_rate: float = LORA_RATE, steps: int = STEPS) -> float:
@@ -54,13 +54,11 @@ def scaled_by_rank(seed: int, steps: int = STEPS) -> dict[str, list[float]]:
     Args:
         seed: of everything.
         steps: of training.
-    Returns: for each of RANKS the cost of stories with "alpha / rank", with "alpha / sqrt(rank)", and with "alpha = 2
-        rank", the rule of thumb that raises both.
+    Returns: for each of RANKS the cost of stories with "alpha / rank" and with "alpha / sqrt(rank)".
     """
     rules = {"alpha / rank": {"alpha": 16.0}, "alpha / sqrt(rank)": {"alpha": 16 / 8**0.5, "rank_stabilized": True}}
-    costs = {name: [learned(partial(tuning.lora, rank=rank, **rule), seed, steps=steps) for rank in RANKS]
-             for name, rule in rules.items()}
-    return costs | {"alpha = 2 rank": [learned(traps.lora_of(rank), seed, steps=steps) for rank in RANKS]}
+    return {name: [learned(partial(tuning.lora, rank=rank, **rule), seed, steps=steps) for rank in RANKS]
+            for name, rule in rules.items()}
 
 
 def which_layers(seed: int, steps: int = STEPS) -> dict[str, Any]:
@@ -102,10 +100,10 @@ def rates(seed: int, steps: int = STEPS) -> dict[str, list[float]]:
     Args:
         seed: of everything.
         steps: of training.
-    Returns: the cost of stories for each rate of `tuned.RATES`: "full fine-tuning", "LoRA, rank 4".
+    Returns: the cost of stories for each of SHARED_RATES: "full fine-tuning", "LoRA, rank 16", whose scaling is 1.
     """
-    return {name: [min(tuned.BURST, learned(tuned.METHODS[name], seed, rate, steps)) for rate in tuned.RATES]
-            for name in ("full fine-tuning", "LoRA, rank 4")}
+    return {name: [learned(tuned.METHODS[name], seed, rate, steps) for rate in SHARED_RATES]
+            for name in ("full fine-tuning", "LoRA, rank 16")}
 
 
 def merged_and_rounded(seed: int, steps: int = STEPS) -> dict[str, float]:
