@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import nn
 
 from minillm.course.plots import COLOURS, INK, new_figure
@@ -157,8 +158,11 @@ def learning_picture(losses: Sequence[float], held_out: Mapping[int, float]) -> 
     axes.plot(range(1, len(losses) + 1), losses, color=COLOURS[0], linewidth=1.6, label="batches that it learns from")
     axes.plot(list(held_out), list(held_out.values()), "o", color=COLOURS[1], markersize=8, label="talks never learned")
     for step, nats in held_out.items():
-        axes.annotate(f"{nats:.2f}", (step, nats), xytext=(8, 4), textcoords="offset points", fontsize=9, color=INK)
+        beside = (0, 9) if step else (0, -17)  # at the begin the curve goes on above
+        axes.annotate(f"{nats:.2f}", (step, nats), xytext=beside, textcoords="offset points", fontsize=9, color=INK,
+                      ha="center")
     axes.set(ylim=(0, None), xlabel="step", ylabel="nats a token")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=9, frameon=False)
     axes.set_title("A new manner, from forty short talks", fontsize=10, color=INK)
     return figure
