@@ -27,6 +27,8 @@ SAME = 0.02  # so far may a number of the base lie from the one kept: it may be 
 def save_tuned(model: nn.Module, path: str | Path) -> None:
     r"""Write what a tuned model has beside its base to a file; one that this function wrote is replaced.
 
+    Call it before or after training: in the middle of a run in 16 bits the model itself holds rounded numbers.
+
     Args:
         model: from a method of this package.
         path: ends in .safetensors; its folder is made if it is not there.
