@@ -1,5 +1,6 @@
 r"""`train --lora`: a small part for a model that stays as it is."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -25,7 +26,7 @@ DEFAULTS = {"corpus": None, "model": None, "checkpoint": None, "seq_len": 256, "
 IN_RECIPE = ("learning_rate", "warmup_steps", "schedule", "accumulation", "dtype", "recompute")
 SUFFIX = ".safetensors"
 KEPT_SHARE = 10  # one example in so many is kept for validation
-VALIDATION_CHARACTERS = 8000  # of a text, for a real model takes seconds for each thousand
+VALIDATION_CHARACTERS = 4000  # of a text, for a real model takes seconds for each thousand
 
 
 class TalkCorpus:
@@ -176,6 +177,8 @@ def new_file(out: Path | None, corpus: str) -> Path:
         raise ValueError(f"--out {out}: is there already; give another name")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(out.parent, os.W_OK):
+            raise PermissionError("no permission to write there")
     except OSError as error:
         raise ValueError(f"--out {out}: {error}; give another place") from error
     return out

@@ -126,6 +126,13 @@ def test_without_an_out_a_new_file_each_time_and_lines_to_read(talks_file):
     assert report(*words)["out"] == "runs/talks-2.safetensors"
     assert "is there already" in refusal(*words, "--out", "runs/talks.safetensors")
     assert ".safetensors" in refusal(*words, "--out", "runs/folder")
+    assert "give another place" in refusal(*words, "--out", "talks.jsonl/x.safetensors")
+
+
+def test_activations_computed_twice_change_nothing(talks_file):
+    words = ("train", "--lora", "--model", "m", "--corpus", talks_file, "--steps", "4", *FAST)
+    kept, again = (report(*words, choice) for choice in ("--keep", "--recompute"))
+    assert again["losses"] == pytest.approx(kept["losses"], abs=1e-4) and kept["losses"][-1] != kept["losses"][0]
 
 
 def test_few_examples_leave_none_to_judge_by(tmp_path):
