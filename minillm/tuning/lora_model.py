@@ -178,6 +178,8 @@ def active_adapters(model: nn.Module, *names: str) -> Iterator[None]:
 def merged_model(model: nn.Module, names: Sequence[str] | None = None) -> nn.Module:
     r"""A plain model that computes what this one does with its adapters, at the cost of the base.
 
+    What other methods have put into the model stays in it, and on its card; a file of them is then for the merged base.
+
     Args:
         model: with adapters; not changed.
         names: of the adapters to merge, the others are left out; None = those that are active.

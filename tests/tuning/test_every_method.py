@@ -60,6 +60,24 @@ def test_trained_kept_and_brought_back(fresh_seed, tmp_path, names):
     torch.testing.assert_close(tuning.load(base, tmp_path / "small.safetensors")(ids), finished(ids), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("names", [["lora", "prefix_tuning"], ["p_tuning_v2", "dora"], ["lora", "p_tuning", "dora"]],
+                         ids="+".join)  # fmt: skip
+def test_merging_leaves_other_methods_in_place(fresh_seed, names):
+    base, ids = small_base(fresh_seed), torch.randint(VOCAB, (2, 9))
+    settings = {"lora": {"name": "first"}}
+    tuned = base
+    for name in names:
+        tuned = METHODS[name](tuned, **SETTINGS[name] | settings.get(name, {}))
+    trained(tuned, fresh_seed)
+    merged = tuning.merged(tuned)
+    torch.testing.assert_close(merged(ids), tuned(ids), rtol=1e-3, atol=1e-3)
+    left = [name for name in names if name not in ("lora", "dora")]
+    assert [step.method for step in merged.card.steps()] == left
+    kept, before = small_tensors(merged), small_tensors(tuned)
+    assert set(kept) == {name for name in before if ".adapters." not in name}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in kept.items())
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_recomputed_blocks_train_alike(fresh_seed, name):
     base, models = small_base(fresh_seed), []
