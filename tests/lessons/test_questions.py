@@ -78,6 +78,7 @@ ASKED = {
         "domain-models-needed": True, "inject-domain-knowledge": True, "knowledge-injection-other": False,
         "reasoning-ability": True,
     },
+    "18": {"vae-vs-ae": True, "svm-kernel": True, "kernel-dimension": False},
 }  # fmt: skip
 BANK = questions()
 WORDS = (40, 130)  # 20-40 seconds aloud, at 120 to 200 words a minute
