@@ -19,7 +19,7 @@ from minillm.inference.quantization import int4
 from minillm.model.gpt import GPT
 from minillm.training.recompute import recomputed_blocks
 
-NEW_TOKEN, SCALING, PROMPT_RATE = len(harness.ALPHABET), 2.0, 3e-2
+NEW_TOKEN, SCALING, PROMPT_RATE, LENGTHS = len(harness.ALPHABET), 2.0, 0.3, (1, 5, 20)
 LINE_FEED = harness.ALPHABET.index("\n")
 
 
@@ -120,6 +120,16 @@ def distance(first: nn.Module, second: nn.Module) -> float:
     return float(torch.stack([(one - other).norm() for one, other in pairs]).norm())
 
 
+def length_of(model: nn.Module) -> float:
+    r"""How long the matrices of a plain model's blocks are, all their numbers taken as one vector.
+
+    Args:
+        model: with `nn.Linear` layers.
+    Returns: the length.
+    """
+    return float(torch.stack([weight.norm() for weight in block_weights(model).values()]).norm())
+
+
 def with_new_token(model: GPT, seed: int) -> GPT:
     r"""A model with one token more, whose vector is drawn like those of a fresh model.
 
@@ -204,22 +214,30 @@ def _backward(model: nn.Module, batch: tuple[Tensor, Tensor], way: str) -> None:
         F.cross_entropy(model(batch[0]).transpose(1, 2), batch[1]).backward()
 
 
-def prompt_as_text(seed: int, steps: int = tuned.STEPS, learning_rate: float = PROMPT_RATE) -> dict[str, float]:
+def prompt_as_text(
+    seed: int,
+    steps: int = tuned.STEPS,
+    learning_rate: float = PROMPT_RATE,
+    lengths: Sequence[int] = LENGTHS,
+) -> dict[str, float]:
     r"""The myth that a soft prompt is a text: each vector is replaced by the token that is most like it.
 
     Args:
-        seed: of base, prompt, stories and windows.
+        seed: of base, prompts, stories and windows.
         steps: of training.
         learning_rate: the largest one.
-    Returns: cost of stories: "no prompt", "vectors", "nearest tokens"; and "cosine", the mean one of a vector and the
-        token most like it.
+        lengths: of prompts; the last one is looked up.
+    Returns: cost of stories: "no prompt", "1 vectors" and so on, "nearest tokens"; and "cosine", the mean one of a
+        vector and the token most like it.
     """
     base = adaptation.base_model(seed)
-    model = tuned.tuned_fresh(partial(tuning.prompt_tuning, length=tuned.LENGTH), base, seed)
-    tuned.learn(model, domains.training_text(STORIES, seed=seed), seed, learning_rate, steps)
+    models: dict[str, nn.Module] = {"no prompt": base}
+    for length in lengths:
+        models[f"{length} vectors"] = model = tuned.tuned_fresh(
+            partial(tuning.prompt_tuning, length=length), base, seed)
+        tuned.learn(model, domains.training_text(STORIES, seed=seed), seed, learning_rate, steps)
     (vectors,) = (parameter.detach() for parameter in trained(model))
     alike = F.normalize(vectors, dim=1) @ F.normalize(base.tok_emb.weight.detach(), dim=1).T
-    as_text = tuning.prompt_tuning(base, tuned.LENGTH, alike.argmax(1).tolist())
-    costs = {"no prompt": base, "vectors": model, "nearest tokens": as_text}
-    return {name: domains.cost_of(each, STORIES) for name, each in costs.items()} | {
+    models["nearest tokens"] = tuning.prompt_tuning(base, lengths[-1], alike.argmax(1).tolist())
+    return {name: domains.cost_of(each, STORIES) for name, each in models.items()} | {
         "cosine": float(alike.amax(1).mean())}

@@ -167,7 +167,7 @@ def best_rate(method: str, steps: int = STEPS) -> tuple[float, tuple[float, ...]
     """
     rates = [*RATES]
     costs = rate_trials(METHODS[method], steps)
-    while costs[-1] == min(costs):
+    while costs[-1] == min(costs) < BURST:
         rates.append(10 * rates[-2])
         costs += rate_trials(METHODS[method], steps, (rates[-1],))
     return min(zip(costs, rates, strict=True))[1], tuple(costs)

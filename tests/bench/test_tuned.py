@@ -1,13 +1,14 @@
 r"""The table of tuning: bytes and operations are those that one can count by hand, and the base is left alone."""
 
 import copy
+import itertools
 from functools import partial
 
 import pytest
 import torch
 
 from minillm import tuning
-from minillm.bench import domains, tuned, tuning_costs
+from minillm.bench import domains, results, tuned, tuning_costs
 from minillm.bench.variants import adaptation, harness
 from minillm.bench.variants import tuning as table
 from minillm.model import counting
@@ -112,3 +113,28 @@ def test_cost_on_a_text_is_that_of_its_windows(base: GPT):
         log_probs = base(windows[:, :-1]).double().log_softmax(-1)
     want = -log_probs.gather(2, windows[:, 1:, None]).mean()
     assert tuned.cost_on(base, text, 2) == pytest.approx(float(want), rel=1e-4)
+
+
+def test_the_stored_table_says_what_the_lesson_says():
+    rows = {row["name"]: row["values"] for row in results.load_table("tuning")["rows"]}
+    plain = rows.pop(table.AS_IT_IS)
+    assert list(rows) == list(tuned.METHODS)
+    for name, row in rows.items():
+        if name in TRAINABLE:
+            assert set(row["trainable"]) == {TRAINABLE[name]}
+        for seed in range(3):
+            assert row["stories"][seed] < plain["stories"][seed] - 0.05 and row["forgotten"][seed] > 0
+            by_rate = row[f"seed {tuned.RATE_SEED}, by rate"][seed]
+            assert 0 < by_rate.index(min(by_rate)) < len(by_rate) - 1, f"{name}: the best rate lies at an edge"
+    by_size = [rows[name] for name in ("LoRA, rank 1", "LoRA, rank 4", "LoRA, rank 16", "full fine-tuning")]
+    for fewer, more in itertools.pairwise(by_size):
+        for seed in range(3):
+            assert more["stories"][seed] < fewer["stories"][seed] - 0.05
+            assert more["forgotten"][seed] > fewer["forgotten"][seed] + 0.2
+    for seed in range(3):
+        shallow = [rows[name]["stories"][seed] for name in ("prompt tuning", "P-tuning v1")]
+        deep = [rows[name]["stories"][seed] for name in ("prefix tuning", "P-tuning v2")]
+        assert max(deep) < min(shallow) - 0.2
+    lora, houlsby, full = (rows[name]["activations"][0] for name in (
+        "LoRA, rank 4", "Houlsby adapters", "full fine-tuning"))
+    assert lora > 0.9 * full > houlsby

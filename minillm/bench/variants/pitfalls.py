@@ -13,7 +13,7 @@ from minillm.bench.variants import adaptation, harness
 from minillm.bench.variants.harness import Row
 
 RANKS, FEW_STORIES, LAYER_RATES = (2, 8, 32, 64), 4, (3e-3, 1e-2, 3e-2)
-SHARED_RATES, LORA_RATE, STEPS = (1e-3, 3e-3, 1e-2, 3e-2), 1e-2, 60
+SHARED_RATES, MERGE_RATES, LORA_RATE, STEPS = (1e-3, 3e-3, 1e-2, 3e-2), (3e-4, 1e-3, 3e-3, 1e-2), 1e-2, 60
 
 
 def learned(make: tuned.Tune, seed: int, learning_rate: float = LORA_RATE, steps: int = STEPS) -> float:
@@ -106,23 +106,33 @@ def rates(seed: int, steps: int = STEPS) -> dict[str, list[float]]:
             for name in ("full fine-tuning", "LoRA, rank 16")}
 
 
-def merged_and_rounded(seed: int, steps: int = STEPS) -> dict[str, float]:
-    r"""LoRA on a base in 4 bits, merged, and rounded to 4 bits again.
+def merged_and_rounded(
+    seed: int, steps: int = STEPS, learning_rates: Sequence[float] = MERGE_RATES
+) -> dict[str, list[float]]:
+    r"""LoRA on a base in 4 bits, merged, and rounded to 4 bits again: small changes and large ones.
 
     Args:
         seed: of everything.
         steps: of training.
-    Returns: "error", of the second rounding as a share of the change's length; cost of stories for the "rounded base",
-        with the change "beside it", "merged in floats", and "merged and rounded".
+        learning_rates: the higher, the larger the change.
+    Returns: a number for each of them: "change", its length as a share of the matrices'; "error", that of the second
+        rounding as a share of the change's; cost of stories for the "rounded base", with the change "beside it",
+        "merged in floats", and "merged and rounded".
     """
     rounded = traps.rounded_model(adaptation.base_model(seed))
-    model = tuned.tuned_fresh(traps.lora_of(4), rounded, seed)
-    tuned.learn(model, domains.training_text(STORIES, seed=seed), seed, LORA_RATE, steps)
-    merged = tuning.merged(model)
-    again = traps.rounded_model(merged)
-    error = traps.distance(again, merged) / traps.distance(merged, rounded)
-    stages = {"rounded base": rounded, "beside it": model, "merged in floats": merged, "merged and rounded": again}
-    return {"error": error} | {name: domains.cost_of(stage, STORIES) for name, stage in stages.items()}
+    text, found = domains.training_text(STORIES, seed=seed), {}
+    for rate in learning_rates:
+        model = tuned.tuned_fresh(traps.lora_of(4), rounded, seed)
+        tuned.learn(model, text, seed, rate, steps)
+        merged = tuning.merged(model)
+        again = traps.rounded_model(merged)
+        change = traps.distance(merged, rounded)
+        lengths = {"change": change / traps.length_of(rounded), "error": traps.distance(again, merged) / change}
+        stages = {"rounded base": rounded, "beside it": model, "merged in floats": merged, "merged and rounded": again}
+        costs = {name: domains.cost_of(stage, STORIES) for name, stage in stages.items()}
+        for name, value in (lengths | costs).items():
+            found.setdefault(name, []).append(value)
+    return found
 
 
 def a_new_token(seed: int, steps: int = STEPS) -> dict[str, float]:
