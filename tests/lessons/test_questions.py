@@ -71,6 +71,11 @@ ASKED = {
         "float-formats": True, "quantization-basics": False, "int8-vs-fp16-speed": True, "gpu-vs-cpu-speed": True,
         "cuda-gpu-acceleration": True,
     },
+    "13": {
+        "what-is-finetuning": False, "what-is-peft": True, "adapter": False, "prompt-tuning": True,
+        "prefix-tuning": True, "p-tuning-v1": True, "p-tuning-param-injection": True, "p-tuning-v2": False,
+        "rank-and-lora": True, "lora-pitfalls": True, "lora": False, "qlora": False,
+    },
     "16": {
         "try-models-fast": True, "evaluation": True, "evaluation-human-factual": False, "perplexity": True,
         "rag": False, "langchain": False, "sentence-embedding-pooling": False, "interpretation-not-injection": True,

@@ -183,29 +183,31 @@ def spectrum_picture(
 
 
 def price_picture(
-    rows: Mapping[str, tuple[float, float]], title: str, y_name: str, level: tuple[float, str] | None = None
+    rows: Mapping[str, tuple[float, Mapping[str, float]]], y_name: str, level: tuple[float, str] | None = None
 ) -> Figure:
-    r"""Draw methods as named points: how many numbers they train, and what comes of it.
+    r"""Draw methods as points: how many numbers they train, and what comes of it.
 
     Args:
-        rows: for each method its trained numbers and the measure.
-        title: above the picture.
-        y_name: what the measure is, with its unit.
-        level: a value of the measure and its name, drawn as a level line; None draws none.
-    Returns: the picture; the numbers' axis is logarithmic.
+        rows: for each method its trained numbers, and its measures by name.
+        y_name: the measures' unit.
+        level: a value of the first measure and its name, drawn as a level line; None draws none.
+    Returns: the picture, a panel a measure; the numbers' axis is logarithmic.
     """
-    figure, (axes,) = new_figure(width=8.6, height=4.0)
-    for number, (name, (count, measure)) in enumerate(rows.items()):
-        look = number % len(COLOURS)
-        axes.plot([count], [measure], MARKERS[look], color=COLOURS[look], markersize=7)
-        axes.annotate(name, (count, measure), textcoords="offset points", xytext=(7, 4), fontsize=8, color=INK)
+    measures = list(next(iter(rows.values()))[1])
+    figure, panels = new_figure(len(measures), width=9.0, height=3.4)
+    for axes, measure in zip(panels, measures, strict=True):
+        for number, (name, (count, values)) in enumerate(rows.items()):
+            look = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // 2 % len(MARKERS)]}
+            label = name if axes is panels[-1] else None
+            axes.plot([count], [values[measure]], linestyle="none", markersize=6, label=label, **look)
+        axes.set_xscale("log")
+        axes.set_xlabel("trained numbers", fontsize=9, color=INK)
+        axes.set_title(measure, fontsize=10, color=INK)
+    panels[0].set_ylabel(y_name, fontsize=9, color=INK)
     if level is not None:
-        axes.axhline(level[0], color=INK, linewidth=1.0, linestyle=(0, (2, 2)))
-        axes.annotate(level[1], (1.0, level[0]), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      xytext=(-4, 4), ha="right", fontsize=8, color=INK)
-    axes.set_xscale("log")
-    axes.set_xlim(right=axes.get_xlim()[1] * 2.5)
-    axes.set_xlabel("trained numbers", fontsize=9, color=INK)
-    axes.set_ylabel(y_name, fontsize=9, color=INK)
-    axes.set_title(title, fontsize=10, color=INK)
+        panels[0].axhline(level[0], color=INK, linewidth=1.0, linestyle=(0, (2, 2)))
+        panels[0].annotate(level[1], (1.0, level[0]), xycoords=("axes fraction", "data"), textcoords="offset points",
+                           xytext=(-4, 3), ha="right", va="bottom", fontsize=8, color=INK)
+        panels[0].set_ylim(top=1.08 * panels[0].get_ylim()[1])
+    figure.legend(fontsize=8, frameon=False, loc="outside right center")
     return figure
