@@ -9,10 +9,12 @@ from minillm.cli import runs
 
 Adapter = Annotated[
     Path | None,
-    typer.Option(help="Put this on the model: a file that train --lora, or minillm.tuning.save, wrote.",
+    typer.Option(help="Put this on the model: a file that train --lora, or minillm.tuning.save, wrote. It is merged, "
+                 "where that can be; not with int4, in which a small change would be rounded off.",
                  show_default=False),
 ]
 FLOATS = ("fp32", "fp16", "bf16")
+COARSE = "int4"  # where steps between weights are larger than most changes
 
 
 def open_tuned(
@@ -21,6 +23,8 @@ def open_tuned(
     r"""As `runs.open_model`, with an adapter on it.
 
     What can be merged is merged, in float32, and only then held as asked: the model is a plain one again, and as fast.
+    Not so in 4 bits: SmolLM2 comes from a file in 4 bits, and rounding takes a merged matrix back to just the numbers
+    that it had.
 
     Args:
         checkpoint: as there.
@@ -39,7 +43,7 @@ def open_tuned(
 
 
 def with_adapter(network: Any, adapter: Path, weights: str) -> Any:
-    r"""A model with an adapter, merged where that can be.
+    r"""A model with an adapter, merged where that can be and leaves it whole.
 
     Args:
         network: the base, in float32.
@@ -56,6 +60,8 @@ def with_adapter(network: Any, adapter: Path, weights: str) -> Any:
     tuned = tuning.load(network, adapter)
     methods = [step.method for step in tuned.card.steps()]
     if all(method in MERGEABLE for method in methods):
+        if weights == COARSE:
+            return tuning.load(held_as(network, weights), adapter).eval()
         tuned = tuning.merged(tuned)
     elif weights not in FLOATS:
         raise ValueError(f"--weights {weights} --adapter {adapter}: made by {', '.join(methods)}, which stays beside "

@@ -11,8 +11,10 @@ from minillm import pretrained, tuning
 from minillm.cli import adapters, app, corpora
 from minillm.config import Glu, preset
 from minillm.inference.fast.decoder import FastDecoder
+from minillm.inference.quantization.convert import is_quantized, quantize_model
+from minillm.inference.quantization.linears import Int4Linear
 from minillm.model.gpt import GPT
-from minillm.pretrained.loading import load_model
+from minillm.pretrained.loading import held_as, load_model
 from minillm.text.byte_alphabet import BYTE_ALPHABET
 from minillm.text.byte_level import ByteLevelBPE
 from minillm.text.byte_tokenizer import ByteTokenizer
@@ -182,6 +184,28 @@ def test_what_any_method_made_can_be_put_on(method, own_folder):
     words = ("generate", "ab", "--model", "m", "--adapter", "x.safetensors", "--max-new-tokens", "5")
     for weights in ("fp32", "bf16"):
         assert report(*words, "--weights", weights)["texts"]
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_a_change_smaller_than_the_steps_of_four_bits_is_not_rounded_off(method, own_folder):
+    coarse = quantize_model(own_folder, "int4", torch.float32)
+    with torch.no_grad():  # a base that stood in 4 bits before, as files of real models do
+        for name, layer in coarse.named_modules():
+            if isinstance(layer, Int4Linear):
+                own_folder.get_submodule(name).weight.copy_(layer.weight)
+    tuned, token_ids = METHODS[method](own_folder), torch.arange(2, 22)[None]
+    with torch.no_grad():
+        for name, tensor in small_tensors(tuned).items():
+            if name.endswith("lora_b"):
+                tensor.copy_(0.02 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(7)))
+    tuning.save(tuned, "x.safetensors")
+    put_on = adapters.with_adapter(own_folder, Path("x.safetensors"), "int4")
+    assert is_quantized(put_on)
+    with torch.no_grad():
+        wanted = tuned(token_ids) - own_folder(token_ids)
+        off = [float((model(token_ids) - held_as(own_folder, "int4")(token_ids) - wanted).norm() / wanted.norm())
+               for model in (put_on, held_as(tuning.merged(tuned), "int4"))]
+    assert off[0] < 0.1 and off[1] > 5 * off[0]
 
 
 @pytest.mark.parametrize(("words", "message"), [
