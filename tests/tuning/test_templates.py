@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from minillm import tuning
+from minillm.inference.beam import beam_search
+from minillm.inference.generate import generate
 from minillm.tuning.encoders import PromptEncoder
 from minillm.tuning.templates import Template, weave
 from tests.inference.caches.models import model_of
@@ -111,6 +113,17 @@ def test_the_number_of_tokens_behind_a_full_cache(fresh_seed):
     assert template.tokens_in(7, 5) == 5
     with pytest.raises(ValueError, match="cache holds 2 tokens"):
         Template((3,), 4).tokens_in(2, None)
+
+
+def test_beams_have_room_for_the_vectors(fresh_seed):
+    generator, model = torch.Generator().manual_seed(fresh_seed), model_of("GQA")
+    ids, mask = ids_of(generator, 3, 7), torch.ones(3, 7, dtype=torch.bool)
+    mask[1, :2], mask[2, :5] = False, False  # so that rows reach a place at different steps
+    for method in (tuning.prompt_tuning, tuning.p_tuning):
+        tuned = method(model, generator=generator)
+        best, _ = beam_search(tuned, ids, 6, n_beams=1, padding_mask=mask)
+        assert torch.equal(best[:, 0], generate(tuned, ids, 6, temperature=0.0, padding_mask=mask))
+        assert beam_search(tuned, ids, 6, n_beams=3, padding_mask=mask)[0].shape == (3, 3, 13)
 
 
 def test_bad_arguments_are_named():
