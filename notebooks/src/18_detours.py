@@ -11,7 +11,7 @@
 # |---|---|
 # | **You need** | lesson 00 (tensors, broadcasting), helpful: lesson 08 (gradients, Adam) |
 # | **Time** | half an hour for the four exercises, an hour for the rest; the halves can be read apart |
-# | **Runs on** | any CPU with 2 GB; all cells together about ten seconds |
+# | **Runs on** | any CPU with 2 GB; all cells together about a quarter of a minute |
 #
 # **Sources.** Kingma and Welling 2013 (VAE), sections 2.2 to 2.4 and appendix B; Rezende et al. 2014; Williams 1992
 # (score function), section 4; Bowman et al. 2016 (collapse), section 3.1; Ghosh et al. 2020, section 3; Boser, Guyon
@@ -81,8 +81,9 @@ print("256 numbers, stored in two. Of a moon that it has never seen it loses les
 print("in the sky within a day and a half")
 
 # %% [markdown]
-# It has found the calendar: a loop, each moon beside the next, the last beside the first. As a store it is excellent.
-# Now let it *draw*. **Predict.** A code is two numbers. Draw them from N(0, 1): how often will you get a moon?
+# It has found the calendar: a bent loop, each moon near the next and the last near the first. As a store it is
+# excellent. Now let it *draw*. **Predict.** A code is two numbers. Draw them from N(0, 1): how often will you get a
+# moon?
 
 # %%
 guess_share_of_moons = None
@@ -287,25 +288,28 @@ plots.show(pictures.moon_rows(made, notes), alt="Ten random codes, decoded by th
 guess_noise_alone, guess_kl_alone = "?", "?"
 
 # %% name="what_each_part_adds"
-noise_alone = autoencoder.train_coder(known, autoencoder.reconstruction_only, noisy=True)
-kl_alone = autoencoder.train_coder(known, noisy=False)
-four = {"neither": plain, "noise alone": noise_alone, "KL alone": kl_alone, "both": smooth}
+noise_alone = [autoencoder.train_coder(known, autoencoder.reconstruction_only, seed=s) for s in range(2)]
+kl_alone = [autoencoder.train_coder(known, noisy=False, seed=s) for s in range(3)]
+four = {"neither": autoencoders, "noise alone": noise_alone, "KL alone": kl_alone, "both": variational}
 spread, width, off = {}, {}, {}
-for name, coder in four.items():
-    mu, log_var = coder.encode(unseen)
-    spread[name], width[name] = mu.std(0).mean().item(), (log_var / 2).exp().mean().item()
-    off[name] = moons.nearest_moon(coder.decode(samples))[0].mean().item()
-    bells = f"bells as wide as {width[name]:.2f}" if name in ("noise alone", "both") else "no bells"
-    print(f"{name:12s} codes spread {spread[name]:4.2f}, {bells:22s}  drawn ones {off[name]:5.1f} from a moon")
-assert width["noise alone"] < 0.05 * spread["noise alone"] and width["both"] > 0.1 * spread["both"]
-assert spread["KL alone"] < 0.6 * spread["both"]
-assert all(off["both"] < 0.7 * off[name] for name in ("neither", "noise alone", "KL alone"))
+for name, seeds in four.items():
+    bells = [coder.encode(unseen) for coder in seeds]
+    spread[name] = torch.stack([mu.std(0).mean() for mu, _ in bells])
+    width[name] = torch.stack([(log_var / 2).exp().mean() for _, log_var in bells])
+    off[name] = torch.stack([moons.nearest_moon(coder.decode(samples))[0].mean() for coder in seeds])
+    wide = f"bells as wide as {width[name].mean():.2f}" if name in ("noise alone", "both") else "no bells"
+    away = ", ".join(f"{distance:.1f}" for distance in off[name])
+    print(f"{name:12s} codes spread {spread[name].mean():4.2f}, {wide:21s}  drawn ones from a moon: {away}")
+assert (width["noise alone"] < 0.05 * spread["noise alone"]).all() and (width["both"] > 0.1 * spread["both"]).all()
+assert (spread["KL alone"] < 0.6 * spread["both"].mean()).all()
+assert all(off["both"].mean() < 0.7 * off[name].mean() for name in ("neither", "noise alone", "KL alone"))
+assert off["both"].amax() < MOON
 
 # %% [markdown]
 # Noise alone is turned off: the encoder makes its bells so narrow that they do not matter. KL alone squeezes the
 # codes into a small ring about 0. Nothing blurs them, so the decoder reads them there as with a magnifying glass, and
-# most of the plane belongs to nobody. Only together do they work: the KL holds the codes near 0 and the bells wide,
-# and the noise makes the decoder mean it.
+# most of the plane belongs to nobody: what is decoded there hangs on the seed. Only together do they work with every
+# seed: the KL holds the codes near 0 and the bells wide, and the noise makes the decoder mean it.
 #
 # ### Halfway
 #
@@ -367,10 +371,10 @@ Explorer(
 # %% name="what_nobody_has_seen" tags=["compare"]
 pieces = [torch.linspace(*ends, 64) for ends in ((0, 0.08), (0.42, 0.5), (0.5, 0.58), (0.92, 1))]
 without_halves, asked = moons.draw_moons(torch.cat(pieces)), moons.draw_moons(torch.linspace(0, 0.5, 11))
-blind = {"autoencoder": autoencoder.train_coder(without_halves, autoencoder.reconstruction_only, noisy=False),
-         "VAE": autoencoder.train_coder(without_halves)}
+train = partial(autoencoder.train_coder, without_halves, steps=200)
+blind = {"autoencoder": train(autoencoder.reconstruction_only, noisy=False), "VAE": train()}
 plots.show(pictures.moon_rows({"in": asked, **{name: coder(asked) for name, coder in blind.items()}}),
-           alt="Moons from new to full; beneath, what both models make of them: thin and full ones are right, half "
+           alt="Moons from new to full; beneath, what both models make of them: new and full ones are right, half "
            "moons come out as something else")
 halves = moons.draw_moons(torch.linspace(0.2, 0.3, 21))
 for name, coder in blind.items():
@@ -466,7 +470,7 @@ right = {"linear": svm.accuracy(straight, new_points, new_labels),
 for name, share in right.items():
     print(f"{name:16s} {'half' if share < 0.75 else 'all but a few'} of 1,000 new points on the right side")
 apart = (in_the_space.decision(into_six(new_points)) - by_the_trick.decision(new_points)).abs().max().item()
-assert right["linear"] < 0.75 and min(right["six coordinates"], right["kernel"]) > 0.99 and apart < 1e-4
+assert right["linear"] < 0.75 and min(right["six coordinates"], right["kernel"]) > 0.97 and apart < 1e-4
 print("the last two are the same machine: their outputs agree to 1e-4")
 
 # %% [markdown]
@@ -509,7 +513,7 @@ assert svm.accuracy(trained["RBF"][0], new_points, new_labels) > 0.95
 
 # %% [markdown]
 # Ringed points are support vectors, dashed lines the edges of the street. The left machine has no way to be right, so
-# it makes every point a support vector.
+# it makes nearly every point a support vector.
 #
 # How large is the space that the RBF kernel stands for? A rule of algebra helps to measure it: $m$ points in a space
 # of $F$ dimensions span at most $F$ of them, so their Gram matrix has **rank** $F$ at most, however many they are.
