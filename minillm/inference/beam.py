@@ -100,7 +100,7 @@ class _Search:
     def __init__(self, model, token_ids, padding_mask, max_new_tokens, n_beams):
         n_rows, seq_len = token_ids.shape
         self.model, self.n_beams = model, n_beams
-        room = model.new_cache(1, seq_len + max_new_tokens)  # a tuned model may want some for vectors of its own
+        room = model.new_cache(n_rows, seq_len + max_new_tokens)  # a tuned model may want some for vectors of its own
         self.cache = [BeamCache(layer.capacity) for layer in room]
         self.padding_mask, self.new_ids, self.so_far = padding_mask, token_ids, token_ids
         self.scores = torch.zeros(n_rows, 1, device=token_ids.device)
