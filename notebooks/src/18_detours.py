@@ -663,7 +663,7 @@ Explorer(
 #
 # 1. V is for variational: the encoder gives a bell that stands for the posterior, the loss is a bound on log p(x).
 #    The KL says where codes lie, the noise makes the decoder smooth there, and the reparameterization lets a gradient
-#    through. Neither KL nor noise does it alone.
+#    through. On neither KL nor noise alone can you rely.
 # 2. Both terms of the bound are sums. Average one of them over pixels, and the code falls silent.
 # 3. A kernel is an inner product in a space that nobody enters. Polynomials have $\binom{n+d}{d}$ dimensions, RBF has
 #    infinitely many; what decides is the width of the street, not their number.
