@@ -76,7 +76,9 @@ class ProgressBar:
             loss = f"loss {self._smooth:.3f} nats/token"
         else:
             loss = f"{self._smooth - self.floor:+.3f} nats/token over the floor"
-        return f"step {info['step']}, {loss}, {info['tokens_per_s'] / 1000:.1f} k tokens/s"
+        speed = info["tokens_per_s"]
+        shown = f"{speed / 1000:.1f} k" if speed >= 1000 else f"{speed:.0f}"
+        return f"step {info['step']}, {loss}, {shown} tokens/s"
 
 
 class EverySeconds:
