@@ -291,6 +291,9 @@ assert by_rank_8 > max(0.8, share["of the change"][3][0] + 0.05)
 # %% [markdown]
 # So it is not that LoRA finds the best thin part of what full training does. It looks among thin changes only, and
 # finds one that is nearly as good: there are many ways to tell a story.
+#
+# (A variant with a name of its own, **DoRA**, trains the length of each row of a matrix apart from its direction, and
+# leaves the direction to LoRA: `minillm/tuning/dora.py`, Liu et al. 2024, equation 5.)
 
 # %% name="merged_equals_unmerged" tags=["compare"]
 from minillm.tuning.lora_linear import lora_layers
@@ -341,8 +344,9 @@ print(f"the file of the first one has {n_bytes:,} bytes; loaded again it gives t
 
 # %% [markdown]
 # Three things to notice. A pair of adapters is a sum, and nobody has trained these two together: with both active each
-# text is much dearer than with its own adapter alone. The file holds only the thin factors and a card that says how the
-# model was tuned. And the base was never touched, which is what makes a hundred tasks on one base possible.
+# text is much dearer than with its own adapter alone. (Train the second with the first one active, and it would learn
+# to live with it.) The file holds only the thin factors and a card that says how the model was tuned. And the base was
+# never touched, which is what makes a hundred tasks on one base possible.
 #
 # ### Find the bug
 #
