@@ -907,8 +907,10 @@ import os
 
 from minillm.course.scenes import new_manners
 from minillm.course.scenes.real_model import answers_to, find_model, is_here
+from minillm.training.threads import use_fastest_threads
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))  # from here on the matrices are large
+use_fastest_threads()  # two only if a core is free for the second
 real, tokenizer = find_model()
 if is_here(real):
     print("learned from: ", *new_manners.PAIRS[0], "->", new_manners.as_captain(new_manners.PAIRS[0][1]))
