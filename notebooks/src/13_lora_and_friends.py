@@ -12,7 +12,7 @@
 # |---|---|
 # | **You need** | lessons 02 (attention) and 07 (the model); helpful: 08 (training), 10 (cache), 11 (NF4) |
 # | **Time** | an hour and a quarter for the seven exercises, two hours for the rest |
-# | **Runs on** | any CPU with 4 GB; the cells take about a minute: many small models are trained, and a real one |
+# | **Runs on** | any CPU with 4 GB; the cells take a minute and a half: many small models are trained, and a real one |
 # | **Weights** | SmolLM2, from `python -m minillm weights`; without them those cells say so and the rest runs |
 #
 # **Sources.** Hu et al. 2021 (LoRA), sections 4.1 and 7.2; Kalajdzievski 2023 (rsLoRA); Dettmers et al. 2023 (QLoRA),
