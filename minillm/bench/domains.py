@@ -76,7 +76,7 @@ def unseen_windows(name: str) -> Tensor:
         known = {english for seed in range(10) for english, _ in bilingual_sentences(200, random.Random(seed))}
         drawn = [english for english, _ in bilingual_sentences(400, random.Random(-1))]
         token_ids = as_ids([english for english in drawn if english not in known])
-    return token_ids[: len(token_ids) // (SEQ_LEN + 1) * (SEQ_LEN + 1)].view(-1, SEQ_LEN + 1)[:N_WINDOWS]
+    return side_by_side(token_ids)[:N_WINDOWS]
 
 
 def cost_of(model: Callable[[Tensor], Tensor], name: str) -> float:
@@ -87,9 +87,29 @@ def cost_of(model: Callable[[Tensor], Tensor], name: str) -> float:
         name: GENERAL, STORIES or SENTENCES.
     Returns: nats a character, on unseen windows.
     """
-    windows = unseen_windows(name)
+    return cost_of_windows(model, unseen_windows(name))
+
+
+def cost_of_windows(model: Callable[[Tensor], Tensor], windows: Tensor) -> float:
+    r"""What windows of any text cost a model.
+
+    Args:
+        model: token ids -> logits.
+        windows: (N, T + 1), token ids.
+    Returns: nats a character.
+    """
     with torch.inference_mode():
         return float(F.cross_entropy(model(windows[:, :-1]).transpose(1, 2), windows[:, 1:]))
+
+
+def side_by_side(token_ids: Tensor) -> Tensor:
+    r"""A text cut into windows that lie side by side; what is left at its end is left out.
+
+    Args:
+        token_ids: (n,).
+    Returns: (N, SEQ_LEN + 1).
+    """
+    return token_ids[: len(token_ids) // (SEQ_LEN + 1) * (SEQ_LEN + 1)].view(-1, SEQ_LEN + 1)
 
 
 def costs_by_text(model: Callable[[Tensor], Tensor]) -> dict[str, float]:

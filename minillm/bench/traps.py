@@ -18,6 +18,7 @@ from minillm.bench.variants import adaptation, harness
 from minillm.inference.quantization import int4
 from minillm.model.gpt import GPT
 from minillm.training.recompute import recomputed_blocks
+from minillm.tuning import spectrum
 
 NEW_TOKEN, SCALING, PROMPT_RATE, LENGTHS = len(harness.ALPHABET), 2.0, 0.3, (1, 5, 20)
 LINE_FEED = harness.ALPHABET.index("\n")
@@ -101,11 +102,7 @@ def cut_to_rank(model: nn.Module, rank: int) -> nn.Module:
         rank: of what is left.
     Returns: a copy.
     """
-    def nearest(weight: Tensor) -> Tensor:
-        u, singular_values, v = torch.linalg.svd(weight, full_matrices=False)
-        return (u[:, :rank] * singular_values[:rank]) @ v[:rank]
-
-    return with_weights(model, nearest)
+    return with_weights(model, lambda weight: spectrum.best_change(weight, rank))
 
 
 def distance(first: nn.Module, second: nn.Module) -> float:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import cache, partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minillm import tuning
@@ -128,9 +127,7 @@ def cost_on(model: Callable[[Tensor], Tensor], text: Tensor, n_windows: int = 64
         n_windows: how much of it, at most.
     Returns: nats a character.
     """
-    windows = text[: len(text) // (SEQ_LEN + 1) * (SEQ_LEN + 1)].view(-1, SEQ_LEN + 1)[:n_windows]
-    with torch.no_grad():
-        return float(F.cross_entropy(model(windows[:, :-1]).transpose(1, 2), windows[:, 1:]))
+    return domains.cost_of_windows(model, domains.side_by_side(text)[:n_windows])
 
 
 def rate_trials(method: Tune, steps: int = STEPS, rates: tuple[float, ...] = RATES) -> list[float]:
