@@ -51,6 +51,8 @@ class FlatWeights:
         self._restored_in: list[tuple[nn.Module, torch.dtype]] = []  # likewise, for layers with weights in few bits
         self.masters = {key: nn.Parameter(_flatten(group)) for key, group in self._parameters.items()}
         self._grads = {key: torch.zeros_like(master.data) for key, master in self.masters.items()}
+        self._grad_of = {parameter: grad for key, group in self._parameters.items()
+                         for parameter, grad in zip(group, _pieces(self._grads[key], group), strict=True)}
         self._attached = False
         self._working: dict[str, Tensor] | None = None  # None: the masters themselves
 
@@ -67,10 +69,10 @@ class FlatWeights:
         if dtype != torch.float32:
             self._working = {key: master.data.to(dtype) for key, master in self.masters.items()}
         for key, group in self._parameters.items():
+            _point(group, self.masters[key].data if self._working is None else self._working[key])
             if self._working is None:
-                _point(group, self.masters[key].data, self._grads[key])
-            else:
-                _point(group, self._working[key], None)
+                for parameter in group:
+                    parameter.grad = self._grad_of[parameter]
         self._round_frozen(dtype)
         self._attached = True
         if self._wrap is not None:
@@ -80,7 +82,7 @@ class FlatWeights:
         finally:
             self._attached, self.forward = False, self._model
             for key, group in self._parameters.items():
-                _point(group, self.masters[key].data.clone(), None)
+                _point(group, self.masters[key].data.clone())
             self._working = None
             for name, kept in self._unrounded.items():
                 self._frozen[name].data = kept
@@ -122,9 +124,7 @@ class FlatWeights:
         """
         named = {}
         for key, group in self._parameters.items():
-            pieces = values[self.masters[key]].split([parameter.numel() for parameter in group])
-            for name, piece, parameter in zip(self._names[key], pieces, group, strict=True):
-                named[name] = piece.view(parameter.shape)
+            named |= zip(self._names[key], _pieces(values[self.masters[key]], group), strict=True)
         return named
 
     def zero_gradients(self) -> None:
@@ -134,15 +134,30 @@ class FlatWeights:
             self.masters[key].grad = None  # the clipped ones of the step before
 
     def collect_gradients(self) -> None:
-        r"""Add the working copy's gradients to the masters', in float32, and forget them."""
+        r"""Add the working copy's gradients to the masters', in float32, and forget them.
+
+        A parameter that has none is left as it is: its gradient may have been added by way of `gradient_of`.
+        """
         if self._working is None:
             return  # they are the masters' already
-        for key, group in self._parameters.items():
-            pieces = self._grads[key].split([parameter.numel() for parameter in group])
-            for parameter, piece in zip(group, pieces, strict=True):
-                if parameter.grad is not None:
-                    piece.view_as(parameter).add_(parameter.grad)
-                    parameter.grad = None  # the next backward pass need not add to it, but can leave its own
+        for parameter, grad in self._grad_of.items():
+            if parameter.grad is not None:
+                grad.add_(parameter.grad)
+                parameter.grad = None  # the next backward pass need not add to it, but can leave its own
+
+    def gradient_of(self, parameter: nn.Parameter) -> Tensor:
+        r"""The collected gradient of one parameter, for a backward pass that adds to it itself.
+
+        Args:
+            parameter: one of those that are trained.
+        Returns: a view of the vector, float32, in the parameter's shape; always the same one.
+        Raises:
+            ValueError: if the parameter is none of those.
+        """
+        if parameter not in self._grad_of:
+            raise ValueError(f"parameter of shape {tuple(parameter.shape)}: is not trained by these weights; ask for "
+                             "one of this model that had requires_grad when they were made")
+        return self._grad_of[parameter]
 
     def gradients(self) -> list[Tensor]:
         r"""The masters' gradients, float32."""
@@ -183,11 +198,13 @@ def _flatten(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
-def _point(parameters: Sequence[nn.Parameter], flat: Tensor, grads: Tensor | None) -> None:
-    start = 0
-    for parameter in parameters:
-        end = start + parameter.numel()
+def _pieces(flat: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    r"""A vector cut into views, one for each parameter, in its shape."""
+    pieces = flat.split([parameter.numel() for parameter in parameters])
+    return [piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters, strict=True)]
+
+
+def _point(parameters: Sequence[nn.Parameter], flat: Tensor) -> None:
+    for parameter, piece in zip(parameters, _pieces(flat, parameters), strict=True):
         parameter.grad = None  # a gradient of another dtype must not meet the new data
-        parameter.data = flat[start:end].view_as(parameter)
-        parameter.grad = None if grads is None else grads[start:end].view_as(parameter)
-        start = end
+        parameter.data = piece

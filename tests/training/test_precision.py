@@ -92,6 +92,44 @@ def test_gradients_of_micro_batches_add_up_in_float32():
         assert all(bool((grad == 1 + 2.0**-9).all()) for grad in weights.gradients())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_gradient_may_be_added_straight_into_the_vectors(fresh_seed, dtype):
+    model = small_model(fresh_seed)
+    generator = torch.Generator().manual_seed(fresh_seed)
+    weights = FlatWeights(model)
+    parameters = dict(model.named_parameters())
+    by_hand = dict(list(parameters.items())[::2])  # the others get theirs from torch
+    by_name = {name: weights.gradient_of(p) for name, p in parameters.items()}
+    assert all(grad.shape == parameters[name].shape for name, grad in by_name.items())
+    with weights.attached(dtype):
+        for _ in range(2):  # nothing is left of the step before
+            weights.zero_gradients()
+            want = {name: torch.zeros(p.shape) for name, p in parameters.items()}
+            for _ in range(3):  # micro-batches
+                drawn = {name: torch.randint(-9, 9, p.shape, generator=generator) for name, p in parameters.items()}
+                for name, p in parameters.items():
+                    want[name] += drawn[name]
+                    if name in by_hand:
+                        weights.gradient_of(p).add_(drawn[name])
+                sum((p * drawn[name]).sum() for name, p in parameters.items() if name not in by_hand).backward()
+                assert dtype == torch.float32 or all(p.grad is None for p in by_hand.values())
+                weights.collect_gradients()
+        assert all(torch.equal(by_name[name], grad) for name, grad in want.items())
+        got = torch.cat(weights.gradients())
+        assert got.dtype == torch.float32 and got.numel() == sum(p.numel() for p in parameters.values())
+        assert float(got.double().sum()) == sum(float(grad.double().sum()) for grad in want.values())
+    assert all(p.grad is None for p in parameters.values())
+
+
+def test_only_what_is_trained_has_a_collected_gradient():
+    model = small_model(0)
+    model.tok_emb.weight.requires_grad_(False)
+    weights = FlatWeights(model)
+    for stranger in (model.tok_emb.weight, small_model(0).final_norm.weight):
+        with pytest.raises(ValueError, match=r"parameter of shape \(1.*\): is not trained by these weights"):
+            weights.gradient_of(stranger)
+
+
 def test_a_model_that_is_not_float32_is_refused():
     with pytest.raises(ValueError, match="tok_emb.weight is torch.bfloat16; train a float32 model"):
         FlatWeights(small_model(0).bfloat16())
