@@ -1,4 +1,4 @@
-r"""Build one file of C++ where there is a compiler, once, and load it.
+r"""Build one file of C++, with the headers beside it, where there is a compiler, once, and load it.
 
 What is built here is plain C++ behind a few C functions: it needs neither torch's headers nor Python's, so that it
 compiles in seconds and any Python can load it. The result lies where torch keeps such things, under a name that holds a
@@ -42,7 +42,7 @@ def load_library(source: Path, typed: Typed, say_what: str) -> ctypes.CDLL:
     r"""The library that a file of C++ becomes, built first if need be; asked for again, the same one.
 
     Args:
-        source: the file; it includes only what every compiler brings along.
+        source: the file; it includes what every compiler brings along, and `.hpp` files that lie beside it.
         typed: gives a library back after it has set the types of its functions.
         say_what: what a user is told is being built, such as "the fast kernel".
     Returns: the library.
@@ -87,12 +87,13 @@ def library_file(source: Path) -> Path:
 
     Args:
         source: the file that it is made from.
-    Returns: a path whose name depends on the source, the flags and the kind of machine.
+    Returns: a path whose name depends on the source and the `.hpp` files beside it, the flags and the kind of machine.
     Lesson: 11.
     """
     from torch.utils.cpp_extension import get_default_build_root
 
-    made_of = (source.read_text(encoding="utf-8"), *FLAGS, platform.machine(), platform.system())
+    files = [source, *sorted(source.parent.glob("*.hpp"))]
+    made_of = (*(file.read_text(encoding="utf-8") for file in files), *FLAGS, platform.machine(), platform.system())
     digest = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
     return Path(get_default_build_root()) / "minillm" / f"{source.stem}_{digest}.so"
 

@@ -96,3 +96,6 @@ def test_another_source_is_another_file(source):
     source.write_text(ANSWER + "\n")
     assert build.library_file(source) != before and build.library_file(source).parent == before.parent
     assert before.name.startswith("small_")
+    before = build.library_file(source)
+    (source.parent / "part.hpp").write_text("int part();\n")
+    assert build.library_file(source) != before
