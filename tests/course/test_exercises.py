@@ -1,5 +1,6 @@
 r"""The proofs that every exercise must pass: a check is only as good as the mistakes it names."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from minillm.course import exercises
 from minillm.course.exercise import Exercise
+from minillm.course.judge import judging
 from minillm.course.judge.judging import draw_cases
 from minillm.course.source import stub_source
 
@@ -36,7 +38,10 @@ def test_stub_is_not_attempted(exercise: Exercise) -> None:
 
 
 @EVERY
-def test_every_mistake_is_rejected_by_its_name(exercise: Exercise, fresh_seed: int) -> None:
+def test_every_mistake_is_rejected_by_its_name(
+    exercise: Exercise, fresh_seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "draw_cases", functools.cache(draw_cases))  # the same for each mistake: drawn once
     for mistake in exercise.mistakes:
         verdicts = [exercise.judge(mistake.wrong, seed) for seed in range(fresh_seed, fresh_seed + SEEDS)]
         for verdict in verdicts:

@@ -3,6 +3,7 @@ r"""Find solutions where a learner would see them."""
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 
 from nbformat import NotebookNode
 
@@ -24,19 +25,22 @@ def leaks_in(notebook: NotebookNode, exercises: tuple[Exercise, ...]) -> list[st
         exercises: whose solutions must not be in it.
     Returns: a line for each leak.
     """
+    shown = []  # each cell is read once, for all exercises
+    for number, cell in enumerate(notebook.cells, 1):
+        texts = [cell.source] if cell.cell_type == "code" else _code_in(cell.source)
+        texts += [output_text(output) for output in cell.get("outputs", [])]
+        windows = set().union(*map(_windows, texts))
+        shown.append((f"cell {number} ({cell.id})", windows, [_squeezed(text) for text in texts]))
     found = []
     for exercise in exercises:
         pairs, squeezed = _telling_parts(exercise)
-        for number, cell in enumerate(notebook.cells, 1):
-            texts = [cell.source] if cell.cell_type == "code" else _code_in(cell.source)
-            texts += [output_text(output) for output in cell.get("outputs", [])]
-            parsed = any(pairs & _windows(text) for text in texts)
-            written = any(part in _squeezed(text) for text in texts for part in squeezed)
-            if parsed or written:
-                found.append(f"cell {number} ({cell.id}) shows how {exercise.id} is solved")
+        for place, windows, texts in shown:
+            if pairs & windows or any(part in text for text in texts for part in squeezed):
+                found.append(f"{place} shows how {exercise.id} is solved")
     return found
 
 
+@cache
 def _telling_parts(exercise: Exercise) -> tuple[set[tuple[str, ...]], set[str]]:
     r"""Every pair of neighbouring statements of the solution, as the package writes it and as a notebook would.
 

@@ -146,6 +146,8 @@ def _tensor_difference(expected: Tensor, got: Tensor, tolerance: Tolerance, plac
         return Difference("shape", place, expected, got)
     if expected.dtype != got.dtype:
         return Difference("dtype", place, expected, got)
+    if expected.layout == got.layout == torch.strided and torch.equal(expected, got):  # nearly always; and quickly seen
+        return None
     if expected.dtype.is_floating_point and bool((got.isnan() & ~expected.isnan()).any()):
         return Difference("nan", place, expected, got)
     wrong = wrong_elements(expected, got, tolerance)

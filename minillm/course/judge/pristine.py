@@ -2,7 +2,8 @@ r"""Judge with torch as it was when the course was imported, whatever a notebook
 
 import builtins
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,10 +45,18 @@ _ABSENT: Any = object()
 
 def _changes(space: Any, before: dict[str, Any]) -> list[tuple[Any, str, Any, Any]]:
     now = vars(space)
+    if _untouched(space, now, before):
+        return []
     changes = [(space, name, old, now.get(name, _ABSENT)) for name, old in before.items() if now.get(name) is not old]
     if isinstance(space, type):  # a new attribute of a class may hide a method of its base
         changes += [(space, name, _ABSENT, now[name]) for name in list(now) if name not in before]
     return changes
+
+
+def _untouched(space: Any, now: Mapping[str, Any], before: dict[str, Any]) -> bool:
+    r"""Whether the same values stand in the same order, as they nearly always do: one pass sees it."""
+    as_many = len(now) == len(before) if isinstance(space, type) else len(now) >= len(before)
+    return as_many and all(map(operator.is_, now.values(), before.values())) and all(map(operator.eq, now, before))
 
 
 def _put(space: Any, name: str, value: Any) -> None:
