@@ -14,6 +14,7 @@ from minillm.training.accumulation import MicroBatch
 from minillm.training.callbacks import notify
 from minillm.training.compiling import compiled
 from minillm.training.limits import Limits
+from minillm.training.own_kernel import computed_by_kernel
 from minillm.training.recipe import Recipe
 from minillm.training.recompute import recomputed_blocks
 from minillm.training.state import TrainingState
@@ -52,8 +53,8 @@ def train(
         state: a run to go on with, from an earlier call or a checkpoint; None = a new one. It is changed in place.
     Returns: the state of the run; the model in it is the one given, in evaluation mode.
     Raises:
-        ValueError: if no limit is given or it is reached already, if state belongs to another model or recipe, or if
-            the loss stops being a number.
+        ValueError: if no limit is given or it is reached already, if state belongs to another model or recipe, if the
+            recipe asks for what cannot be had here, or if the loss stops being a number.
     Lesson: 08.
     """
     state = _matching_state(state, model, recipe)
@@ -62,7 +63,8 @@ def train(
     info: dict[str, Any] = {"step": state.step}
     model.train()
     try:
-        with state.weights.attached(precision.DTYPES[state.dtype]), recomputed_blocks(model, state.recipe.recompute):
+        with (state.weights.attached(precision.DTYPES[state.dtype]),
+              recomputed_blocks(model, state.recipe.recompute), computed_by_kernel(state)):
             for measured in _steps(state, batches, limits):
                 due = evaluate_every and state.step % evaluate_every == 0
                 numbers = _evaluate(model, evaluate) if due else {}

@@ -27,6 +27,7 @@ class Recipe:
         dtype: `auto`, `fp32`, `bf16` or `fp16`: what to compute in.
         compile: whether to use torch.compile.
         recompute: whether blocks compute their intermediates again in the backward pass instead of keeping them.
+        kernel: whether our own kernel computes the blocks: in one process, on a CPU, in bf16 (see `own_kernel`).
     Raises:
         ValueError: if a setting is out of range; the message names it.
     Lesson: 08.
@@ -45,6 +46,7 @@ class Recipe:
     dtype: str = "auto"
     compile: bool = False
     recompute: bool = False
+    kernel: bool = False
 
     def __post_init__(self):
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a number above 0, such as 3e-3")
@@ -62,6 +64,8 @@ class Recipe:
         require(self.dtype in ("auto", *DTYPES), "dtype", self.dtype, f"use one of {['auto', *DTYPES]}")
         require(not (self.compile and self.recompute), "recompute", self.recompute, "compile and recompute do not go "
                 "together; choose one of them")
+        require(not (self.kernel and (self.compile or self.recompute)), "kernel", self.kernel, "goes together with "
+                "neither compile nor recompute; choose one of them")
 
     def lr_at(self, step: int, n_steps: int | float) -> float:
         r"""The learning rate of one step.
