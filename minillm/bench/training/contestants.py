@@ -13,6 +13,7 @@ from minillm.model.gpt import GPT
 from minillm.training import accumulation, precision
 from minillm.training.compiling import compiled
 from minillm.training.loop import training_step
+from minillm.training.own_kernel import computed_by_kernel, kernel_obstacle
 from minillm.training.recipe import Recipe
 from minillm.training.state import TrainingState
 
@@ -27,12 +28,14 @@ class Contestant:
         name: `nanogpt` or `ours`.
         dtype: what it computes in.
         compile: whether by torch.compile.
+        kernel: whether our own kernel computes the blocks.
         step: (batch, learning_rate) -> the loss before the step.
     """
 
     name: str
     dtype: str
     compile: bool
+    kernel: bool
     step: Step
 
 
@@ -44,14 +47,16 @@ def make_contestants(model: GPT, compile: bool, dtype: str, entered: ExitStack) 
         compile: whether to add those that are compiled.
         dtype: what our engine computes in: `auto`, `fp32`, `bf16` or `fp16`.
         entered: closed by the caller when all is measured; lets go of our working copies.
-    Returns: the contestants; the first is the yardstick: the peer in float32, eager.
+    Returns: the contestants; the first is the yardstick: the peer in float32, eager. Our engine with its own kernel is
+        among them where that can be used.
     """
-    peers = [partial(_peer, model, *choice) for choice in ((False, False), (True, False))]
-    own = [partial(_ours, model, False, dtype, entered)]
-    if compile:
-        peers += [partial(_peer, model, *choice) for choice in ((False, True), (True, True))]
-        own.append(partial(_ours, model, True, dtype, entered))
-    return [make() for make in (*peers, *own)]
+    dtype = precision.resolve_dtype(dtype, torch.device("cpu"))  # once, for all of ours
+    ways = (False, True) if compile else (False,)
+    peers = [_peer(model, autocast, compiled_too) for compiled_too in ways for autocast in (False, True)]
+    recipes = [Recipe(dtype=dtype, compile=compiled_too) for compiled_too in ways]
+    if kernel_obstacle(model, dtype) is None:
+        recipes.append(Recipe(dtype=dtype, kernel=True))
+    return [*peers, *(_ours(model, recipe, entered) for recipe in recipes)]
 
 
 def _peer(model: GPT, autocast: bool, compile: bool) -> Contestant:
@@ -62,19 +67,20 @@ def _peer(model: GPT, autocast: bool, compile: bool) -> Contestant:
     def step(batch: tuple[Tensor, Tensor], learning_rate: float) -> Tensor:
         return peer.peer_step(loss_of, own, optimizer, batch, learning_rate, autocast)
 
-    return Contestant("nanogpt", "bf16 autocast" if autocast else "fp32", compile, step)
+    return Contestant("nanogpt", "bf16 autocast" if autocast else "fp32", compile, False, step)
 
 
-def _ours(model: GPT, compile: bool, dtype: str, entered: ExitStack) -> Contestant:
+def _ours(model: GPT, recipe: Recipe, entered: ExitStack) -> Contestant:
     own = GPT(model.config)
     own.load_state_dict(model.state_dict())
-    state = TrainingState(own.train(), Recipe(dtype=dtype, compile=compile))
+    state = TrainingState(own.train(), recipe)
     entered.enter_context(state.weights.attached(precision.DTYPES[state.dtype]))
+    entered.enter_context(computed_by_kernel(state))
     mean_loss = partial(accumulation.batch_loss, state.weights.forward)  # as `loop.train` makes it
-    if compile:
+    if recipe.compile:
         mean_loss = compiled(mean_loss, state.device)
 
     def step(batch: tuple[Tensor, Tensor], learning_rate: float) -> Tensor:
         return training_step(state, mean_loss, [batch], learning_rate)[0]
 
-    return Contestant("ours", state.dtype, compile, step)
+    return Contestant("ours", state.dtype, recipe.compile, recipe.kernel, step)

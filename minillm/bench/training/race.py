@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from minillm.bench.paired import paired_speeds
 from minillm.bench.results import describe_machine
+from minillm.bench.training.ceiling import peak_gflops, product_flops
 from minillm.bench.training.contestants import Contestant, make_contestants
 from minillm.bench.training.settings import SETTINGS, Setting
 from minillm.bench.variants import harness
@@ -40,7 +41,8 @@ def measure(
         compile: whether to time the compiled ones too; compiling takes minutes.
         dtype: what our engine computes in; `auto` as `minillm train`.
         seed: of weights and batches.
-    Returns: plain JSON data: torch, machine, threads, rounds, steps, and `settings`, from `race`.
+    Returns: plain JSON data: torch, machine, threads, rounds, steps, `peak_gflops` of a large matrix product by dtype,
+        and `settings`, from `race`.
     Raises:
         ValueError: if a setting is unknown, or rounds or steps is less than 1.
     """
@@ -49,8 +51,10 @@ def measure(
             raise ValueError(f"settings: {name!r} is none of {sorted(SETTINGS)}; use these, with commas between")
     keep_freed_memory()  # as `minillm train` does; the peer has the good of it too
     measured = [{"name": name, **race(SETTINGS[name], rounds, steps, compile, dtype, seed)} for name in settings]
+    dtypes = {_format_of(row) for setting in measured for row in setting["contestants"]}
     return {"torch": torch.__version__.partition("+")[0], "machine": describe_machine(),
-            "threads": torch.get_num_threads(), "rounds": rounds, "steps": steps, "settings": measured}
+            "threads": torch.get_num_threads(), "rounds": rounds, "steps": steps, "peak_gflops": peak_gflops(dtypes),
+            "settings": measured}
 
 
 def race(setting: Setting, rounds: int, steps: int, compile: bool, dtype: str, seed: int) -> dict[str, Any]:
@@ -64,8 +68,9 @@ def race(setting: Setting, rounds: int, steps: int, compile: bool, dtype: str, s
         dtype: as in `measure`.
         seed: as in `measure`.
     Returns: sizes, `n_params`, `tokens` that each has trained on in the end, and `contestants`: `step_ms` (median),
-        `tokens_per_s` (from it), `ratio` to the first one (median over the rounds; `ratios` has them all),
-        `first_step_s` (with compiling), `loss_before`, and `loss`, the mean of the last turn: the loss at equal tokens.
+        `tokens_per_s` and `gflops` (from it; of the matrix products that are needed), `ratio` to the first one (median
+        over the rounds; `ratios` has them all), `first_step_s` (with compiling), `loss_before`, and `loss`, the mean of
+        the last turn: the loss at equal tokens.
     Raises:
         ValueError: if rounds or steps is less than 1.
     """
@@ -89,8 +94,10 @@ def race(setting: Setting, rounds: int, steps: int, compile: bool, dtype: str, s
                 else:
                     seconds[i].append(sum(taken) / steps)
     n_tokens = setting.batch_size * setting.seq_len
+    flops = product_flops(setting, model.config.vocab_size)
     rows = [
-        {"name": each.name, "dtype": each.dtype, "compiled": each.compile, "step_ms": round(1000 * median(own), 2),
+        {"name": each.name, "dtype": each.dtype, "compiled": each.compile, "kernel": each.kernel,
+         "step_ms": round(1000 * median(own), 2), "gflops": round(1e-9 * flops / median(own), 2),
          **paired_speeds(own, seconds[0], n_tokens),
          "first_step_s": round(start, 3), "loss_before": round(loss[0], 4),
          "loss": round(sum(loss[-steps:]) / steps, 4)}
@@ -110,6 +117,10 @@ def _take_turn(contestant: Contestant, turn: Sequence[Any], done: int) -> tuple[
     return seconds, losses
 
 
+def _format_of(row: dict[str, Any]) -> str:
+    return row["dtype"].removesuffix(" autocast")
+
+
 def race_text(report: dict[str, Any]) -> str:
     r"""What was measured, as lines to read.
 
@@ -119,13 +130,18 @@ def race_text(report: dict[str, Any]) -> str:
     """
     lines = ["training, tokens a second; in brackets the ratio to nanogpt in fp32, eager, and the range over "
              f"{report['rounds']} rounds",
-             f"{report['machine']}; {report['threads']} threads; torch {report['torch']}"]
+             f"{report['machine']}; {report['threads']} threads; torch {report['torch']}",
+             "a large matrix product: "
+             + ", ".join(f"{peak:,.0f} GFLOP/s in {dtype}" for dtype, peak in report["peak_gflops"].items())]
     for setting in report["settings"]:
         lines.append("{name}: {n_layers} layers, {n_heads} heads, {d_model} wide, T {seq_len}, batch {batch_size}, "
                      "{n_params:,} parameters".format(**setting))
         for row in setting["contestants"]:
-            name = f"{row['name']} {row['dtype']}{', compiled' if row['compiled'] else ''}"
+            marks = [mark for mark in ("compiled", "kernel") if row[mark]]
+            name = ", ".join([f"{row['name']} {row['dtype']}", *marks])
+            share = row["gflops"] / report["peak_gflops"][_format_of(row)]
             spread = f"{min(row['ratios']):.2f}..{max(row['ratios']):.2f}"
-            lines.append(f"  {name:<32} {row['tokens_per_s']:>9,.0f}  ({row['ratio']:.2f}x, {spread})  loss "
+            lines.append(f"  {name:<32} {row['tokens_per_s']:>9,.0f}  ({row['ratio']:.2f}x, {spread})  "
+                         f"{row['gflops']:,.0f} GFLOP/s, {share:.0%} of that  loss "
                          f"{row['loss_before']:.3f} -> {row['loss']:.3f} after {setting['tokens']:,} tokens")
     return "\n".join(lines)
