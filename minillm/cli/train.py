@@ -2,7 +2,6 @@ r"""`python -m minillm train`: train a model from nothing, go on with a run, or 
 
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from minillm.cli import training_options as of
 
 DEFAULTS = {"corpus": "stories", "preset": "tiny", "tokenizer": "bpe", "vocab_size": 1024, "seq_len": 128,
             "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 50, "schedule": "linear", "accumulation": 1,
-            "dtype": "auto", "compile": False, "recompute": False, "threads": None}
-NOT_WITH_LORA = ("resume", "preset", "tokenizer", "vocab_size", "compile", "parallel", "save_every")
+            "dtype": "auto", "compile": False, "recompute": False, "kernel": None, "threads": None}
+NOT_WITH_LORA = ("resume", "preset", "tokenizer", "vocab_size", "compile", "kernel", "parallel", "save_every")
 LORA_ALONE = ("model", "checkpoint", "rank", "alpha", "targets")
 
 
@@ -27,6 +26,7 @@ def train_command(
     dtype: of.Dtype = None,
     compile: of.Compile = None,
     recompute: of.Recompute = None,
+    kernel: of.Kernel = None,
     out: of.Out = None,
     resume: of.Resume = None,
     preset: of.Preset = None,
@@ -91,14 +91,12 @@ def train_whole(given: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
             # Chance, and the names of folders that exist already: all processes must have the same.
             folder = runs.new_run_dir(out, settings.get("corpus", DEFAULTS["corpus"])) if ranks.rank == 0 else None
             folder, seed = ranks.first((folder, options.resolve_seed(seed)))
-            start = time.perf_counter()
             run = training_run.new_run({**DEFAULTS, **settings, "seed": seed}, folder, device, ranks)
         else:
             refuse_changes(resume, settings if seed is None else {**settings, "seed": seed})
-            start = time.perf_counter()
             run, old_limits = training_run.resumed_run(resume, out, device, ranks)
             limits = limits if {"steps", "seconds"} & given.keys() else old_limits
-        report = training_run.train_and_judge(run, start, limits, given.get("save_every", 60.0))
+        report = training_run.train_and_judge(run, limits, given.get("save_every", 60.0))
         return report, report_text(report) if report else ""
 
 

@@ -17,6 +17,8 @@ Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16: what 
 Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile. [no]")]
 Recompute = Annotated[
     bool | None, typer.Option("--recompute/--keep", help="Compute activations twice, to keep fewer. [keep]")]
+Kernel = Annotated[
+    bool | None, typer.Option("--kernel/--no-kernel", help="Use our own kernel, in bf16. [where it can be used]")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the checkpoint; with --lora the file. [a new one in runs/]")]
 Resume = Annotated[Path | None, typer.Option(help="Go on with this run; --seconds and --steps are totals.")]
 Preset = Annotated[str | None, typer.Option(help="Shape of the model, see minillm.config. [tiny]")]

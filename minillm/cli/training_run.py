@@ -1,9 +1,10 @@
 r"""One run of `train`: what it needs, how it goes, and what is reported at its end."""
 
 import os
+import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from minillm.training.callbacks import EverySeconds, History, ProgressBar
 from minillm.training.distributed.ranks import Ranks
 from minillm.training.freed_memory import keep_freed_memory
 from minillm.training.loop import train
+from minillm.training.own_kernel import kernel_obstacle
 from minillm.training.recipe import Recipe
 from minillm.training.state import TrainingState
 from minillm.training.threads import use_fastest_threads
@@ -24,13 +26,23 @@ from minillm.training.threads import use_fastest_threads
 
 @dataclass(frozen=True)
 class Run:
-    r"""All that a run consists of; `settings` are the options that it began with."""
+    r"""All that a run consists of.
+
+    Args:
+        state: the model, its recipe and its counters.
+        corpus: what it learns.
+        generator: the source of its batches.
+        settings: the options that it began with.
+        folder: for its checkpoints.
+        began: the reading of `time.perf_counter()` from which on its seconds count.
+    """
 
     state: TrainingState
     corpus: Corpus
     generator: torch.Generator
     settings: Mapping[str, Any]
     folder: Path
+    began: float
 
     def save(self, limits: Mapping[str, Any]) -> None:
         r"""Write a checkpoint to the folder."""
@@ -50,8 +62,10 @@ def new_run(settings: Mapping[str, Any], folder: Path, device: str, ranks: Ranks
     Raises:
         ValueError: if an option is out of range, or the folder cannot be written.
     """
+    began = time.perf_counter()
     recipe = Recipe(**{name: settings[name] for name in
-                       ("learning_rate", "warmup_steps", "schedule", "accumulation", "dtype", "compile", "recompute")})
+                       ("learning_rate", "warmup_steps", "schedule", "accumulation", "dtype", "compile", "recompute")},
+                    kernel=settings["kernel"] is True)
     require_shares(settings["batch_size"], ranks)
     settings = ranks.first({**settings, "threads": settings["threads"] or use_fastest_threads()})
     torch.set_num_threads(settings["threads"])
@@ -65,7 +79,30 @@ def new_run(settings: Mapping[str, Any], folder: Path, device: str, ranks: Ranks
     config = preset(settings["preset"], vocab_size=corpus.tokenizer.vocab_size, max_seq_len=corpus.max_seq_len)
     model = GPT(config, generator).to(device)
     make_writable(folder)
-    return Run(TrainingState(model, recipe, ranks), corpus, generator, settings, folder)
+    state = TrainingState(model, recipe, ranks)
+    waiting = time.perf_counter()
+    kernel = with_kernel(state, settings["kernel"])
+    began += time.perf_counter() - waiting  # to build it, once on a machine, is no part of the training
+    state.recipe = replace(recipe, kernel=kernel)
+    return Run(state, corpus, generator, {**settings, "kernel": kernel}, folder, began)
+
+
+def with_kernel(state: TrainingState, wanted: bool | None) -> bool:
+    r"""Whether a new run shall use our own kernel, which is built if it has not been.
+
+    Args:
+        state: the run.
+        wanted: what the user said; None = if it can be used, and nothing else was asked for that excludes it.
+    Returns: yes or no.
+    Raises:
+        ValueError: if it is wanted and cannot be used.
+    """
+    if wanted is False or state.recipe.compile or state.recipe.recompute:
+        return False
+    obstacle = kernel_obstacle(state.model, state.dtype, state.ranks)
+    if wanted and obstacle is not None:
+        raise ValueError(f"--kernel: {obstacle}; leave it out, and PyTorch computes all")
+    return obstacle is None
 
 
 def resumed_run(folder: Path, out: Path | None, device: str, ranks: Ranks) -> tuple[Run, dict[str, Any]]:
@@ -80,6 +117,7 @@ def resumed_run(folder: Path, out: Path | None, device: str, ranks: Ranks) -> tu
     Raises:
         ValueError: if the checkpoint cannot be used, or the corpus is no longer what it was.
     """
+    began = time.perf_counter()
     generator = torch.Generator()
     state, tokenizer, about = checkpoint.resume(folder, device, generator=generator, ranks=ranks)
     if not {"settings", "limits", "corpus_sha256"} <= about.keys():
@@ -92,17 +130,21 @@ def resumed_run(folder: Path, out: Path | None, device: str, ranks: Ranks) -> tu
         raise ValueError(f"--resume {folder}: the text of --corpus {settings['corpus']} is no longer the one that the "
                          "run began with; start a new run")
     make_writable(out or folder)
-    return Run(state, corpus, generator, settings, out or folder), about["limits"]
+    waiting = time.perf_counter()
+    obstacle = kernel_obstacle(state.model, state.dtype, ranks) if state.recipe.kernel else None
+    began += time.perf_counter() - waiting
+    if obstacle is not None:
+        state.recipe = replace(state.recipe, kernel=False)
+        if ranks.rank == 0:
+            print(f"--resume {folder}: goes on in PyTorch alone, without our kernel: {obstacle}", file=sys.stderr)
+    return Run(state, corpus, generator, settings, out or folder, began), about["limits"]
 
 
-def train_and_judge(
-    run: Run, start: float, limits: Mapping[str, Any], save_every: float
-) -> dict[str, Any] | None:
+def train_and_judge(run: Run, limits: Mapping[str, Any], save_every: float) -> dict[str, Any] | None:
     r"""Train until a limit is reached, keep the result, and judge it.
 
     Args:
         run: new or resumed; changed in place.
-        start: `time.perf_counter()` at the moment from which on the seconds count.
         limits: `steps` and `seconds`, each a number or None.
         save_every: seconds between checkpoints on the way; 0 = only one at the end.
     Returns: the report, plain JSON data; its `seconds` are those of the training, its `losses` those of the steps that
@@ -117,7 +159,7 @@ def train_and_judge(
         callbacks.append(EverySeconds(save_every, lambda: run.save(limits)))
     report_every = 10 if state.device.type != "cpu" else 1  # reading the loss makes a GPU wait
     keep_freed_memory()
-    state.seconds += time.perf_counter() - start
+    state.seconds += time.perf_counter() - run.began
     train(state.model, corpus.batches(run.settings["batch_size"], run.generator), steps=limits["steps"],
           seconds=limits["seconds"], callbacks=callbacks, report_every=report_every, state=state)
     run.save(limits)
@@ -129,7 +171,7 @@ def train_and_judge(
         "corpus": corpus.name, "params": sum(parameter.numel() for parameter in model.parameters()),
         "steps": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3),
         "tokens_per_s": round(state.tokens / state.seconds, 1), **corpus.judge(model, judge),
-        "seed": run.settings["seed"], "dtype": state.dtype, "device": str(state.device),
+        "seed": run.settings["seed"], "dtype": state.dtype, "kernel": state.recipe.kernel, "device": str(state.device),
         "threads": torch.get_num_threads(), "parallel": ranks.parallel, "world_size": ranks.world_size,
         "losses": [round(info["loss"], 6) for info in history.steps], "out": str(run.folder),
     }
