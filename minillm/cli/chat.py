@@ -60,13 +60,13 @@ def chat_command(
         raise ValueError(f"--system is for a model that answers, and {folder} only goes on from a text")
     steering = Steering(
         repetition_penalty=repetition_penalty, frequency=frequency_penalty, presence=presence_penalty,
-        no_repeat_ngram=no_repeat_ngram, typical_p=typical_p, min_new_tokens=min_new_tokens, stops=tuple(stop or ()),
+        no_repeat_ngram=no_repeat_ngram, min_new_tokens=min_new_tokens, stops=tuple(stop or ()),
         regex=regex)
     if temperature is None:
         temperature = 0.2 if answers else 1.0
     write = partial(
         stream_reply if answers else stream_text, network, tokenizer, max_new_tokens=max_new_tokens,
-        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p,
         generator=torch.Generator(device).manual_seed(seed), steering=steering)
     if answers:
         turns = talk(write, folder, system, show=not as_json)

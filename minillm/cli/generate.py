@@ -46,13 +46,13 @@ def generate_command(
 
     steering = Steering(
         repetition_penalty=repetition_penalty, frequency=frequency_penalty, presence=presence_penalty,
-        no_repeat_ngram=no_repeat_ngram, typical_p=typical_p, min_new_tokens=min_new_tokens, stops=tuple(stop or ()),
+        no_repeat_ngram=no_repeat_ngram, min_new_tokens=min_new_tokens, stops=tuple(stop or ()),
         regex=regex)
     if beams is not None and n > beams:
         raise ValueError(f"--n {n} --beams {beams}: there are as many texts as beams; use at least --beams {n}")
     device, seed = options.resolve_device(device), options.resolve_seed(seed)
     origin, *opened, _ = fast_option.open_writer(checkpoint, model, weights, device, fast and beams is None, adapter)
-    chance = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    chance = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p)
     texts = []
     for pieces in written(*opened, prompt, n, max_new_tokens, seed, chance, steering, beams, length_penalty):
         texts.append(prompt)

@@ -46,8 +46,9 @@ def beam_search(
     length_penalty: float = 1.0,
     stop_ids: Iterable[int] | None = None,
     pad_id: int = 0,
-    padding_mask: Bool[Tensor, "B T"] | None = None,
+    padding_mask: Bool[Tensor, "B T_seen"] | None = None,
     processors: Sequence[Processor] = (),
+    cache: Sequence[Any] | None = None,
 ) -> tuple[Int[Tensor, "B K T_all"], Float[Tensor, "B K"]]:
     r"""Look for the likeliest texts after each prompt, by keeping n_beams beginnings at each step.
 
@@ -65,9 +66,12 @@ def beam_search(
         length_penalty: exponent of the length; larger favours longer texts.
         stop_ids: tokens that end a text; None = every text gets max_new_tokens.
         pad_id: what follows the end of a text.
-        padding_mask: (B, T), bool, True = real token.
+        padding_mask: (B, cached + T), bool, True = real token, of what a given cache holds too.
         processors: as in `stream`, but each gets and returns *log-probabilities*, (B * K, V), and nothing is normalized
             afterwards: a constraint forbids texts and leaves the scores of the others as they are.
+        cache: layer caches to go on with, whose rows can be exchanged by `choose`: `BeamCache`s or paged ones, in which
+            beams share the blocks of what they have in common. Afterwards the last beams are in them, B * K rows.
+            None = fresh `BeamCache`s.
     Returns: token ids, (B, K, T + max_new_tokens), prompt first, the best text first; and scores, (B, K), -inf where
         there are fewer than K texts.
     Raises:
@@ -78,7 +82,13 @@ def beam_search(
     refuse_bad_prompts(token_ids, max_new_tokens, padding_mask)
     if min(max_new_tokens, n_beams) < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens}, n_beams={n_beams}: use at least 1 of each")
-    search = _Search(model, token_ids, padding_mask, max_new_tokens, n_beams)
+    if cache is None:
+        room = model.new_cache(len(token_ids), token_ids.shape[1] + max_new_tokens)
+        cache = [BeamCache(layer.capacity) for layer in room]  # a tuned model wants some for vectors of its own
+    elif not all(hasattr(layer, "choose") for layer in cache):
+        raise ValueError(f"cache: the rows of a {type(cache[0]).__name__} can't be exchanged; use BeamCache or "
+                         "paged_caches")
+    search = _Search(model, token_ids, padding_mask, cache, n_beams)
     stops = torch.tensor(sorted(stop_ids or ()), dtype=torch.int64, device=token_ids.device)
     finished = [FinishedTexts(n_beams, length_penalty, max_new_tokens) for _ in range(len(token_ids))]
     for n_new in range(1, max_new_tokens + 1):
@@ -97,11 +107,9 @@ def beam_search(
 class _Search:
     r"""The beams that are alive: their scores, what they have written, and the model's cache."""
 
-    def __init__(self, model, token_ids, padding_mask, max_new_tokens, n_beams):
-        n_rows, seq_len = token_ids.shape
-        self.model, self.n_beams = model, n_beams
-        room = model.new_cache(n_rows, seq_len + max_new_tokens)  # a tuned model may want some for vectors of its own
-        self.cache = [BeamCache(layer.capacity) for layer in room]
+    def __init__(self, model, token_ids, padding_mask, cache, n_beams):
+        n_rows = len(token_ids)
+        self.model, self.cache, self.n_beams = model, cache, n_beams
         self.padding_mask, self.new_ids, self.so_far = padding_mask, token_ids, token_ids
         self.scores = torch.zeros(n_rows, 1, device=token_ids.device)
         self.written = token_ids.new_zeros(n_rows, 1, 0)

@@ -22,7 +22,7 @@ def stream_reply(
         tokenizer: of the model, with a chat template.
         messages: the talk so far, the user's message last.
         max_new_tokens: tokens of the answer at most; None = 512, or a quarter of the model's positions if that is less.
-        choices: temperature, top_k, top_p, min_p, generator and steering, as `stream_text` takes them.
+        choices: temperature, top_k, top_p, min_p, typical_p, generator and steering, as `stream_text` takes them.
     Returns: an iterator over pieces of text.
     Raises:
         ValueError: if the last message alone is too long, or the tokenizer has no known chat template.

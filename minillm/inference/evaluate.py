@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from minillm.inference import long_text
 from minillm.inference.generate import generate
 from minillm.layers import loss
 from minillm.text import batches
@@ -81,9 +82,9 @@ def batch_nats(
 def text_token_nats(model: Any, token_ids: Sequence[int], window: int, batch_size: int = 16) -> Float[Tensor, "N"]:
     r"""The surprise of each token of a text of any length, to a model that sees at most `window` tokens at once.
 
-    Windows overlap by half, and each token is counted once, in the first window that holds it; so all but the first
-    few have at least half a window before them. The very first token has nothing before it: it is charged
-    log(vocab_size), as a model that knows nothing would pay.
+    Windows overlap by half, see `long_text.sliding_nats`, so that all but the first few have at least half a window
+    before them. The very first token has nothing before it: it is charged log(vocab_size), as a model that knows
+    nothing would pay.
 
     Args:
         model: with `config.vocab_size`, in evaluation mode.
@@ -93,33 +94,17 @@ def text_token_nats(model: Any, token_ids: Sequence[int], window: int, batch_siz
     Returns: (N,), float32, on the CPU: nats.
     Raises:
         ValueError: if there is no token, or the window does not fit the model.
-    Source: the strided evaluation of Hugging Face's guide "Perplexity of fixed-length models".
+    Source: as `long_text.sliding_windows`.
     Lesson: 16.
     """
     if len(token_ids) == 0:
         raise ValueError("token_ids is empty: give a text of at least one token")
     if not 2 <= window <= model.config.max_seq_len:
         raise ValueError(f"window={window}: use 2 to max_seq_len={model.config.max_seq_len}")
-    stride = window // 2
-    starts = range(0, max(1, len(token_ids) - 1 - (window - stride) + 1), stride)
-    inputs = torch.zeros(len(starts), window, dtype=torch.int64)
-    targets = torch.full((len(starts), window), loss.IGNORED)
-    counted_to = 0  # targets are numbered by their place in the text; those up to here have been counted
-    for row, start in enumerate(starts):
-        piece = torch.tensor(token_ids[start : start + window + 1])
-        inputs[row, : len(piece) - 1] = piece[:-1]
-        first = max(0, counted_to - start)
-        targets[row, first : len(piece) - 1] = piece[first + 1 :]
-        counted_to = start + len(piece) - 1
-    device = next(model.parameters()).device
-    nats = [torch.tensor([math.log(model.config.vocab_size)])]
-    with torch.inference_mode():
-        for rows, row_targets in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
-            logits = model(rows.to(device)).float().flatten(0, 1)
-            row_targets = row_targets.flatten()
-            each = F.cross_entropy(logits, row_targets.to(device), ignore_index=loss.IGNORED, reduction="none")
-            nats.append(each.cpu()[row_targets != loss.IGNORED])
-    return torch.cat(nats)
+    first = torch.tensor([math.log(model.config.vocab_size)])
+    if len(token_ids) == 1:
+        return first
+    return torch.cat([first, long_text.sliding_nats(model, torch.tensor(token_ids), window, window // 2, batch_size)])
 
 
 def text_nats(model: Any, token_ids: Sequence[int], window: int, batch_size: int = 16) -> float:

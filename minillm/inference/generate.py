@@ -23,11 +23,12 @@ def stream(
     top_p: float | None = None,
     min_p: float | None = None,
     generator: torch.Generator | None = None,
-    padding_mask: Bool[Tensor, "B T"] | None = None,
+    padding_mask: Bool[Tensor, "B T_seen"] | None = None,
     stop_ids: Iterable[int] | None = None,
     pad_id: int = 0,
     processors: Sequence[Processor] = (),
     cache: Sequence[Any] | None = None,
+    typical_p: float | None = None,
 ) -> Iterator[Int[Tensor, "B"]]:
     r"""Yield the next token of every row, again and again.
 
@@ -42,11 +43,12 @@ def stream(
         top_p: keep the likeliest up to this mass; None = no limit.
         min_p: keep tokens at least this share as likely as the best; None = no limit.
         generator: source of randomness; None means torch's global one.
-        padding_mask: (B, T), bool, True = real token, what a given cache holds included; the last column must be real.
+        padding_mask: (B, cached + T), bool, True = real token, of what a given cache holds too; the last must be real.
         stop_ids: tokens that finish a row; the stream ends when all rows are finished. None = never.
         pad_id: what a finished row gets.
         processors: penalties and constraints, see `processed`; before temperature and filters.
         cache: layer caches to go on with; token_ids then follow what they hold. None = fresh contiguous ones.
+        typical_p: keep the tokens of nearly average surprise up to this mass; None = no limit.
     Returns: an iterator over (B,) int64 tensors.
     Raises:
         ValueError: if an argument is out of range.
@@ -64,7 +66,8 @@ def stream(
             logits = _next_logits(model, new_ids, padding_mask, cache)
             logits = processed(logits, so_far, padding_mask, processors, finished)
             chosen = sampling.sample(
-                logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator)
+                logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator,
+                typical_p=typical_p)
             next_ids = chosen.masked_fill(finished, pad_id)
             finished = finished | torch.isin(next_ids, stops)
         yield next_ids.clone()  # made outside of inference mode: an ordinary tensor
@@ -144,11 +147,12 @@ def generate(
     top_p: float | None = None,
     min_p: float | None = None,
     generator: torch.Generator | None = None,
-    padding_mask: Bool[Tensor, "B T"] | None = None,
+    padding_mask: Bool[Tensor, "B T_seen"] | None = None,
     stop_ids: Iterable[int] | None = None,
     pad_id: int = 0,
     processors: Sequence[Processor] = (),
     cache: Sequence[Any] | None = None,
+    typical_p: float | None = None,
 ) -> Int[Tensor, "B T_all"]:
     r"""Write max_new_tokens tokens after each prompt and return prompt and text together.
 
@@ -161,11 +165,12 @@ def generate(
         top_p: keep the likeliest up to this mass; None = no limit.
         min_p: keep tokens at least this share as likely as the best; None = no limit.
         generator: source of randomness; None means torch's global one.
-        padding_mask: (B, T), bool, True = real token.
+        padding_mask: as in `stream`.
         stop_ids: as in `stream`.
         pad_id: what a finished row is filled with.
         processors: as in `stream`.
         cache: as in `stream`.
+        typical_p: as in `stream`.
     Returns: (B, T + new), int64, the prompt first; always max_new_tokens new columns, padded with pad_id.
     Raises:
         ValueError: if an argument is out of range.
@@ -175,7 +180,7 @@ def generate(
     steps = list(stream(
         model, token_ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         generator=generator, padding_mask=padding_mask, stop_ids=stop_ids, pad_id=pad_id,
-        processors=processors, cache=cache))
+        processors=processors, cache=cache, typical_p=typical_p))
     written = torch.stack(steps, dim=1) if steps else token_ids[:, :0]
     missing = max_new_tokens - written.shape[1]
     padding = token_ids.new_full((len(token_ids), missing), pad_id)

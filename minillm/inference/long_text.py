@@ -194,7 +194,7 @@ def sliding_nats(
         window: tokens that the model is given at once.
         stride: how far the window moves; 1 = each token has as much before it as there can be.
         batch_size: windows that go through the model together.
-    Returns: nats, (T - 1,) float64; the first token has nothing before it and is left out.
+    Returns: nats, (T - 1,) float32, on the CPU; the first token has nothing before it and is left out.
     Raises:
         ValueError: if the text has fewer than two tokens, or as in `sliding_windows`.
     Source: as `sliding_windows`.
@@ -204,10 +204,11 @@ def sliding_nats(
         raise ValueError(f"token_ids has {len(token_ids)} tokens: give at least two, the first has nothing before it")
     windows = sliding_windows(len(token_ids) - 1, window, stride)
     rows = torch.stack([token_ids[look.start : look.end + 1] for look in windows])
-    nats = []
+    device, nats = next(model.parameters()).device, []
     with torch.inference_mode():
         for batch in rows.split(batch_size):
-            logits = model(batch[:, :-1])
-            nats.append(F.cross_entropy(logits.transpose(1, 2).double(), batch[:, 1:], reduction="none"))
+            logits = model(batch[:, :-1].to(device)).float().flatten(0, 1)
+            each = F.cross_entropy(logits, batch[:, 1:].flatten().to(device), reduction="none")
+            nats.append(each.view(len(batch), -1).cpu())
     counted = [row[look.counted_from - look.start :] for row, look in zip(torch.cat(nats), windows, strict=True)]
     return torch.cat(counted).clone()

@@ -121,8 +121,9 @@ def sample(
     top_p: float | None = None,
     min_p: float | None = None,
     generator: torch.Generator | None = None,
+    typical_p: float | None = None,
 ) -> Int[Tensor, "B"]:
-    r"""Draw one token a row: temperature first, then top-k, top-p and min-p, then the draw.
+    r"""Draw one token a row: temperature first, then top-k, top-p, min-p and typical_p, then the draw.
 
     Args:
         logits: (B, V), float.
@@ -131,6 +132,7 @@ def sample(
         top_p: as in `top_p_filter`; None = no limit.
         min_p: as in `min_p_filter`; None = no limit.
         generator: source of randomness; None means torch's global one.
+        typical_p: as in `typical_filter`; None = no limit.
     Returns: (B,), int64.
     Raises:
         ValueError: if an argument is out of its range.
@@ -146,5 +148,7 @@ def sample(
         logits = top_p_filter(logits, top_p)
     if min_p is not None:
         logits = min_p_filter(logits, min_p)
+    if typical_p is not None:
+        logits = typical_filter(logits, typical_p)
     probs = softmax.softmax(logits, dim=-1)
     return torch.multinomial(probs, 1, generator=generator)[:, 0]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from minillm.inference import penalties, sampling, stopping
+from minillm.inference import penalties, stopping
 from minillm.inference.constrained.automaton import compile_regex
 from minillm.inference.constrained.constraint import TokenConstraint
 from minillm.inference.generate import Processor
@@ -21,7 +21,6 @@ class Steering:
         frequency: as in `penalties.frequency_presence_penalty`; only what was written counts.
         presence: as there.
         no_repeat_ngram: n as in `penalties.no_repeat_ngram`; None = off.
-        typical_p: as in `sampling.typical_filter`; None = off. It looks at the logits before the temperature.
         min_new_tokens: how many tokens come before the text may end.
         stops: strings that end a text and are no part of it.
         regex: what is written must match it as a whole; None = anything.
@@ -32,7 +31,6 @@ class Steering:
     frequency: float = 0.0
     presence: float = 0.0
     no_repeat_ngram: int | None = None
-    typical_p: float | None = None
     min_new_tokens: int = 0
     stops: tuple[str, ...] = ()
     regex: str | None = None
@@ -68,15 +66,11 @@ class Steering:
         def forbid_runs(token_ids: Tensor, logits: Tensor) -> Tensor:
             return penalties.no_repeat_ngram(logits, token_ids, self.no_repeat_ngram)
 
-        def keep_typical(token_ids: Tensor, logits: Tensor) -> Tensor:
-            return sampling.typical_filter(logits, self.typical_p)
-
         steps = [
             (self.repetition_penalty != 1.0, punish_repeats),
             (self.frequency != 0.0 or self.presence != 0.0, punish_written),
             (self.no_repeat_ngram is not None, forbid_runs),
             (self.min_new_tokens > 0, stopping.at_least(self.min_new_tokens, stop_ids, prompt_len)),
-            (self.typical_p is not None, keep_typical),
         ]
         return [processor for asked, processor in steps if asked]
 

@@ -46,6 +46,7 @@ def stream_text(
     min_p: float | None = None,
     generator: torch.Generator | None = None,
     steering: Steering = PLAIN,
+    typical_p: float | None = None,
 ) -> Iterator[str]:
     r"""Write on after a prompt, and yield the text in pieces as it comes; joined, they are what follows the prompt.
 
@@ -63,6 +64,7 @@ def stream_text(
         min_p: keep tokens at least this share as likely as the best; None = no limit.
         generator: source of randomness, on the model's device; None means torch's global one.
         steering: penalties, stop strings, and a pattern that the text must match.
+        typical_p: keep the tokens of nearly average surprise up to this mass; None = no limit.
     Returns: an iterator over pieces of text, none of them empty.
     Raises:
         ValueError: if the prompt is empty or too long, or an argument is out of range.
@@ -76,7 +78,7 @@ def stream_text(
     stop_ids, processors = steered(steering, tokenizer, len(ids), n_new)
     steps = stream(
         model, token_ids, n_new, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator,
-        stop_ids=stop_ids, processors=processors)
+        stop_ids=stop_ids, processors=processors, typical_p=typical_p)
     yield from stop_at(_new_pieces(tokenizer, ids, steps, stop_ids), steering.stops)
 
 

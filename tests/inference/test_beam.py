@@ -2,12 +2,16 @@ r"""Beam search against trying every text, against a plain loop in Python, and r
 
 import itertools
 import math
+import random
 
 import pytest
 import torch
 
 from minillm.config import Mla, NoPosition, Rope, preset
 from minillm.inference.beam import beam_search, beam_step
+from minillm.inference.beam_cache import BeamCache
+from minillm.inference.caches import block_pool, paged
+from minillm.inference.caches.block_table import blocks_needed
 from minillm.inference.generate import generate
 from minillm.inference.left_padding import left_pad
 from minillm.model.gpt import GPT
@@ -101,6 +105,37 @@ def test_few_beams_are_those_of_a_plain_search(attention, length_penalty, fresh_
             model, torch.tensor([prompt]), 7, n_beams=n_beams, length_penalty=length_penalty, stop_ids=[6, 2])
         assert scores[0].tolist() == pytest.approx([score for score, _ in want], abs=1e-4)
         assert token_ids[0, 0, 3 : 3 + len(want[0][1])].tolist() == want[0][1]
+
+
+@pytest.mark.parametrize("attention", [{}, MLA], ids=["gqa", "mla"])
+@pytest.mark.parametrize("kind", ["beam", "paged"])
+def test_going_on_with_a_given_cache_equals_the_whole_prompt(kind, attention, fresh_seed):
+    model, rng = make(fresh_seed, vocab_size=9, **attention).double(), random.Random(fresh_seed)  # no ties by rounding
+    texts = [[rng.randrange(9) for _ in range(rng.randint(4, 9))] for _ in range(3)]
+    prompts, real = left_pad(texts)
+    want, want_scores = beam_search(model, prompts, 6, n_beams=3, stop_ids=[2], padding_mask=real)
+    pool = block_pool.block_pool(model, 60, block_len=rng.randint(1, 4))
+    given = {"beam": lambda: [BeamCache(20) for _ in model.blocks],
+             "paged": lambda: paged.paged_caches(model, 3, pool)}[kind]()
+    read = rng.randint(1, prompts.shape[1] - 1)
+    with torch.no_grad():
+        model(prompts[:, :read], real[:, :read], cache=given)
+    got, scores = beam_search(
+        model, prompts[:, read:], 6, n_beams=3, stop_ids=[2], padding_mask=real, cache=given)
+    assert torch.equal(got[:, :, prompts.shape[1] - read :], want[:, :, prompts.shape[1] :])
+    torch.testing.assert_close(scores, want_scores, atol=1e-4, rtol=1e-4)
+    if kind == "paged":
+        n_full = sum(len(text) // pool.block_len for text in texts)  # the blocks that beams of a prompt share
+        apart = sum(blocks_needed(len(text) + 6, pool.block_len) - len(text) // pool.block_len for text in texts)
+        assert pool.n_used <= n_full + 3 * apart
+        paged.release_rows(given)
+        assert pool.n_used == 0 and set(pool.ref_counts) == {0}
+
+
+def test_a_cache_whose_rows_stay_where_they_are_is_refused():
+    model = make(0)
+    with pytest.raises(ValueError, match="rows of a KVCache can't be exchanged"):
+        beam_search(model, torch.tensor([[1]]), 2, n_beams=2, cache=model.new_cache(1, 9))
 
 
 def test_one_beam_is_greedy(fresh_seed):

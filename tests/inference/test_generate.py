@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from minillm.config import Rope, preset
 from minillm.inference.generate import generate, stream
-from minillm.inference.sampling import apply_temperature, min_p_filter, sample, top_k_filter, top_p_filter
+from minillm.inference.sampling import (
+    apply_temperature,
+    min_p_filter,
+    sample,
+    top_k_filter,
+    top_p_filter,
+    typical_filter,
+)
 from minillm.model.gpt import GPT
 
 
@@ -115,6 +122,23 @@ def test_temperature_and_greedy():
         apply_temperature(logits, 0.0)
 
 
+@pytest.mark.parametrize("settings", [
+    {"typical_p": 0.4}, {"top_k": 9, "typical_p": 0.5}, {"top_p": 0.7}, {"min_p": 0.2, "top_k": 6},
+    {"top_k": 15, "top_p": 0.9, "min_p": 0.05, "typical_p": 0.7}])  # fmt: skip
+def test_what_is_drawn_is_what_all_filters_leave_in_their_order(settings, fresh_seed):
+    model = make(fresh_seed)
+    prompt = torch.randint(0, 23, (1, 3), generator=torch.Generator().manual_seed(fresh_seed))
+    left = model(prompt)[0, -1].detach() / 1.7
+    for name, keep in (("top_k", top_k_filter), ("top_p", top_p_filter), ("min_p", min_p_filter),
+                       ("typical_p", typical_filter)):
+        left = keep(left, settings[name]) if name in settings else left
+    want = left.softmax(-1)
+    drawn = generate(model, prompt.expand(4000, 3), 1, temperature=1.7, **settings)[:, -1]
+    share = torch.bincount(drawn, minlength=23) / 4000
+    assert not share[want == 0].any()
+    assert float((share - want).abs().sum()) / 2 < 0.08  # total variation; chance alone gives about 0.03
+
+
 def test_processors_see_what_was_written_and_change_the_choice(fresh_seed):
     model, prompts, mask = make(fresh_seed), torch.randint(0, 23, (2, 5)), torch.ones(2, 5, dtype=torch.bool)
     mask[1, :2] = False
@@ -133,10 +157,13 @@ def test_processors_see_what_was_written_and_change_the_choice(fresh_seed):
         assert len(set(fresh)) == len(fresh) and not set(fresh) & set(row[:5][kept].tolist())
 
 
-def test_going_on_with_a_given_cache_equals_the_whole_prompt(fresh_seed):
+@pytest.mark.parametrize("n_padding", [0, 3, 6])
+def test_going_on_with_a_given_cache_equals_the_whole_prompt(n_padding, fresh_seed):
     model, prompts = make(fresh_seed), torch.randint(0, 23, (3, 9))
+    mask = (torch.arange(9) >= torch.tensor([0, 1, n_padding])[:, None]) if n_padding else None
     cache = model.new_cache(3, 16)
     with torch.inference_mode():
-        model(prompts[:, :4], cache=cache)
-    whole = generate(model, prompts, 6, temperature=0.0)
-    assert (generate(model, prompts[:, 4:], 6, temperature=0.0, cache=cache) == whole[:, 4:]).all()
+        model(prompts[:, :4], None if mask is None else mask[:, :4], cache=cache)
+    whole = generate(model, prompts, 6, temperature=0.0, padding_mask=mask)
+    got = generate(model, prompts[:, 4:], 6, temperature=0.0, padding_mask=mask, cache=cache)
+    assert torch.equal(got, whole[:, 4:])

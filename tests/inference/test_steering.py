@@ -26,7 +26,6 @@ STEERINGS = {
     "repetition": Steering(repetition_penalty=1.7),
     "counts": Steering(frequency=0.4, presence=0.6),
     "no-repeat": Steering(no_repeat_ngram=2),
-    "typical": Steering(typical_p=0.3),
     "least length": Steering(min_new_tokens=7),
     "pattern": Steering(regex=r" ?[a-z]+( [a-z]+)*\."),
     "all": Steering(repetition_penalty=1.2, frequency=0.1, presence=0.2, no_repeat_ngram=4, min_new_tokens=1,

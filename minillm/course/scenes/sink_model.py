@@ -1,11 +1,16 @@
 r"""A model that learns to look at the first token when it has nothing to look for: an attention sink, in seconds."""
 
+import math
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from minillm.config import Init, Mlp, ModelConfig, Rope
 from minillm.model.gpt import GPT
+from minillm.training.loop import train
+from minillm.training.recipe import Recipe
 
 # Ids 0 to N_TRIGGERS - 1 are triggers, then ordinary signs, and last the token that begins every text.
 N_SIGNS, N_TRIGGERS = 32, 4
@@ -51,15 +56,16 @@ def train_sink_model(seed: int, steps: int = 300) -> GPT:
     model = GPT(MODEL, torch.Generator().manual_seed(seed))
     texts = trigger_texts(4000, TRAIN_LEN + 1, seed, habits_seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2, fused=True)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 1e-2 * min((step + 1) / 20, 1.0, 2 * (steps - step) / steps)
-        rows = texts[torch.randint(len(texts), (32,), generator=generator)]
-        loss = F.cross_entropy(model(rows[:, :-1]).transpose(1, 2), rows[:, 1:])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            rows = texts[torch.randint(len(texts), (32,), generator=generator)]
+            yield rows[:, :-1], rows[:, 1:].contiguous()
+
+    recipe = Recipe(learning_rate=1e-2, warmup_steps=20, decay_share=0.5, betas=(0.9, 0.999), weight_decay=0.01,
+                    max_norm=math.inf, dtype="fp32")  # unclipped: triggers are rare, and all there is to learn from
+    train(model, batches(), recipe, steps=steps, report_every=steps)
+    return model
 
 
 def streamed_nats(model: GPT, texts: Tensor, cache: list | None) -> Tensor:

@@ -47,6 +47,19 @@ class PagedRows:
                              f"{self.length}; pass all layer caches of a model together")
         return self.newest
 
+    def choose(self, rows: Sequence[int]) -> None:
+        r"""Replace the sequences by some of them, which share all blocks of the ones that they go on from.
+
+        Args:
+            rows: which old row each new one goes on from; one may come several times, or not at all.
+        """
+        tables = [list(self.block_tables[row]) for row in rows]
+        for table in tables:  # first hold, then let go: a block that stays must not become free in between
+            self.pool.hold(table)
+        for table in self.block_tables:
+            self.pool.release(table)
+        self.block_tables, self.counts, self.newest = tables, [self.counts[row] for row in rows], ()
+
     def _make_room(self, positions: Tensor) -> None:
         pool, real = self.pool, positions >= 0
         n_new = real.sum(dim=1).tolist()
@@ -118,6 +131,15 @@ class PagedCache:
             stored[write] = new.movedim(-2, 1)[rows, columns].to(stored.dtype)
             seen.append(stored[read].movedim(1, -2).to(k.dtype))
         return seen[0], seen[1], kv_positions
+
+    def choose(self, rows: Int[Tensor, "B_new"]) -> None:
+        r"""Replace the sequences by some of them, as beam search does; nothing is copied.
+
+        Args:
+            rows: which old row each new one goes on from. Every layer must be asked; the first one does it for all.
+        """
+        if self._layer == 0:
+            self.rows.choose(rows.tolist())
 
 
 def paged_caches(model: Any, batch_size: int, pool: BlockPool) -> list[PagedCache]:

@@ -36,6 +36,9 @@ def test_settings_act_on_the_choice_as_they_say(fresh_seed):
     kept = plain.before[nucleus.after > 0]
     assert kept.sum() >= 0.8 > kept.sum() - kept.min()
     assert (plain.before[shape_choice(logits, 1.0, 50, 1.0, 0.3).after > 0] >= 0.3 * plain.before.max()).all()
+    usual = shape_choice(logits, 1.0, 50, 1.0, 0.0, typical_p=0.5)
+    far = (-plain.before.log() - plain.entropy).abs()
+    assert far[usual.after > 0].max() <= far[usual.after == 0].min() and usual.n_kept < 50
     flat, sharp = (shape_choice(logits, t, 50, 1.0, 0.0).entropy for t in (2.0, 0.5))
     assert sharp < plain.entropy < flat
     greedy = shape_choice(logits, 0.0, 50, 1.0, 0.0)
