@@ -35,6 +35,7 @@ def computed_by_kernel(state: TrainingState) -> Iterator[None]:
 
     Args:
         state: the run, its weights attached.
+    Returns: a context manager.
     Raises:
         ValueError: if the recipe asks for the kernel and it cannot be used; the message says why.
     Lesson: 08.
