@@ -20,11 +20,16 @@ import pytest
 import torch
 from hypothesis import settings
 
+OFTEN = 64  # calls of a function in one test
+_calls: dict[Callable, int] = {}  # of each function, in the present test
 check_always = jaxtyping.jaxtyped
 
 
 def check_when_eager(function: Any = None, *, typechecker: Callable) -> Any:
     r"""jaxtyping's decorator, out of the way of torch.compile, which cannot trace the checks.
+
+    A check takes longer than most of the functions. What one test calls thousands of times, once for each token, is
+    checked OFTEN times, and from then on once in as many calls.
 
     A function inside a function stays as it is: it would be decorated again at each call of the outer one.
     """
@@ -39,7 +44,10 @@ def check_when_eager(function: Any = None, *, typechecker: Callable) -> Any:
     @functools.wraps(function)
     def choose(*args, **kwargs):
         __tracebackhide__ = True
-        return function(*args, **kwargs) if torch.compiler.is_compiling() else checked(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        _calls[function] = count = _calls.get(function, 0) + 1
+        return function(*args, **kwargs) if count > OFTEN and count % OFTEN else checked(*args, **kwargs)
 
     return choose
 
@@ -62,6 +70,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     r"""Declare the markers of this suite."""
     config.addinivalue_line("markers", "unchecked: bad input on purpose; minillm's own checks answer, not jaxtyping's")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    r"""Check signatures from the first call on again."""
+    _calls.clear()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,6 +17,17 @@ def test_shapes_in_signatures_are_checked():
         pairwise.broadcast_pairwise("not a tensor", torch.zeros(2))
 
 
+def test_what_is_called_thousands_of_times_is_checked_now_and_then():
+    for _ in range(100):
+        pairwise.broadcast_pairwise(torch.zeros(2), torch.zeros(2))
+    checked = []
+    for _ in range(64):
+        with pytest.raises(Exception) as caught:
+            pairwise.broadcast_pairwise("not a tensor", torch.zeros(2))
+        checked.append("Type-check error" in str(caught.value))
+    assert sum(checked) == 1
+
+
 @pytest.mark.unchecked
 def test_a_test_marked_unchecked_reaches_the_function_itself():
     with pytest.raises(Exception) as caught:
