@@ -82,12 +82,7 @@ def beam_search(
     refuse_bad_prompts(token_ids, max_new_tokens, padding_mask)
     if min(max_new_tokens, n_beams) < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens}, n_beams={n_beams}: use at least 1 of each")
-    if cache is None:
-        room = model.new_cache(len(token_ids), token_ids.shape[1] + max_new_tokens)
-        cache = [BeamCache(layer.capacity) for layer in room]  # a tuned model wants some for vectors of its own
-    elif not all(hasattr(layer, "choose") for layer in cache):
-        raise ValueError(f"cache: the rows of a {type(cache[0]).__name__} can't be exchanged; use BeamCache or "
-                         "paged_caches")
+    cache = _caches_of_beams(model, token_ids, max_new_tokens) if cache is None else _exchangeable(cache)
     search = _Search(model, token_ids, padding_mask, cache, n_beams)
     stops = torch.tensor(sorted(stop_ids or ()), dtype=torch.int64, device=token_ids.device)
     finished = [FinishedTexts(n_beams, length_penalty, max_new_tokens) for _ in range(len(token_ids))]
@@ -102,6 +97,17 @@ def beam_search(
         for row, score, written in search.alive():
             finished[row].add(score, written)
     return _as_tensors(finished, token_ids, max_new_tokens, n_beams, pad_id)
+
+
+def _caches_of_beams(model, token_ids, max_new_tokens) -> list[BeamCache]:
+    room = model.new_cache(len(token_ids), token_ids.shape[1] + max_new_tokens)
+    return [BeamCache(layer.capacity) for layer in room]  # a tuned model wants some for vectors of its own
+
+
+def _exchangeable(cache):
+    if all(hasattr(layer, "choose") for layer in cache):
+        return cache
+    raise ValueError(f"cache: the rows of a {type(cache[0]).__name__} can't be exchanged; use BeamCache, paged_caches")
 
 
 class _Search:

@@ -30,9 +30,7 @@ def stream(
     cache: Sequence[Any] | None = None,
     typical_p: float | None = None,
 ) -> Iterator[Int[Tensor, "B"]]:
-    r"""Yield the next token of every row, again and again.
-
-    The prompt goes through the model once; after that only the newest token does, and the cache remembers the rest.
+    r"""Yield the next token of every row, again and again; the prompt is read once, and the cache remembers the rest.
 
     Args:
         model: with `model(token_ids, padding_mask, positions, cache)` and `model.new_cache(batch_size, capacity)`.
@@ -65,9 +63,8 @@ def stream(
         with torch.inference_mode():
             logits = _next_logits(model, new_ids, padding_mask, cache)
             logits = processed(logits, so_far, padding_mask, processors, finished)
-            chosen = sampling.sample(
-                logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, generator=generator,
-                typical_p=typical_p)
+            chosen = sampling.sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+                                     generator=generator, typical_p=typical_p)
             next_ids = chosen.masked_fill(finished, pad_id)
             finished = finished | torch.isin(next_ids, stops)
         yield next_ids.clone()  # made outside of inference mode: an ordinary tensor

@@ -9,12 +9,12 @@
 # | | |
 # |---|---|
 # | **You need** | lesson 07 (the GPT and its loss); helpful: lessons 00 and 05 |
-# | **Time** | about an hour for the exercises, an hour and a half for the rest |
-# | **Runs on** | any CPU with 2 GB; all cells together one to two minutes, some of it pairs of processes |
+# | **Time** | about an hour and a half for the eight exercises, as much for the rest |
+# | **Runs on** | any CPU with 2 GB; all cells together half a minute to a minute, some of it pairs of processes |
 #
 # **Sources.** Kingma and Ba 2014 (Adam), algorithm 1; Loshchilov and Hutter 2017 (AdamW), algorithm 2, and 2016 (SGDR),
 # equation 5; Pascanu et al. 2013 (clipping), section 3.2; Micikevicius et al. 2017 (mixed precision), section 3; Ott et
-# al. 2018 (Scaling NMT), section 3; Chen et al. 2016 (checkpointing), section 3; Korthikanti et al. 2022, section 4.1;
+# al. 2018 (Scaling NMT), section 3; Chen et al. 2016 (checkpointing); Korthikanti et al. 2022, section 4.1;
 # Rajbhandari et al. 2019 (ZeRO), sections 3 and 5; Shoeybi et al. 2019 (Megatron-LM), section 3; Huang et al. 2018
 # (GPipe), section 2; Patarasuk and Yuan 2009 (the ring); Wei et al. 2022 and Schaeffer et al. 2023 (emergence).
 #
@@ -740,9 +740,9 @@ print(f"the same gradients to the last bit; {kept[False] / kept[True]:.0f} times
 #
 # ## Which method saves what
 #
-# Every method acts on one of the terms. So measure one step of one GPT, eight times, with a method each. What is left
-# after the step is weights, gradients and AdamW's averages (with masters, in 16 bits); what was kept in between are
-# activations.
+# Every method acts on one of the terms. So measure one step of one GPT again and again, each time with another method.
+# What is left after the step is weights, gradients and AdamW's averages (with masters, in 16 bits); what was kept in
+# between are activations.
 
 # %% name="one_step_with_a_method"
 def bytes_of_a_step(n_pieces=1, again=False, max_norm=None, dtype=torch.float32, trained=""):

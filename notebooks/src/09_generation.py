@@ -3,7 +3,7 @@
 #
 # A model gives a probability for every token that could come next. It does not say which to take. Somebody has to
 # choose, again and again, and how they choose decides whether a text is dull, foolish or stuck in a loop. You build
-# every usual way of choosing, let three small models write with each, and measure what comes out. Then you look for
+# the usual ways of choosing, let three small models write with each, and measure what comes out. Then you look for
 # the reason of the loops inside a model, and find two attention heads that do nothing but copy.
 #
 # | | |
@@ -198,8 +198,43 @@ assert share > 0.5
 print(f"at {share:.0%} of the places more than a tenth of the mass lies beyond the 50 likeliest of 512 tokens")
 
 # %% [markdown]
+# A fourth filter asks another question. The surprise of a token is −log p; its average over the distribution is the
+# entropy. **Typical** sampling keeps the tokens whose surprise is nearest to the entropy, until they hold a given mass:
+# what is far too surprising goes, and what is far too obvious goes too.
+#
+# **Predict.** One token has a probability of 0.4, sixty others have 0.01 each. What does top-p 0.5 leave, and what
+# typical 0.5?
+
+# %%
+guess_top_p, guess_typical = "?", "?"
+
+# %% name="typical_drops_the_obvious" tags=["compare"]
+from minillm.inference.sampling import typical_filter
+
+uneven = torch.tensor([0.4] + [0.01] * 60, dtype=torch.float64).log()
+nucleus, usual = (shape(uneven, 0.5).isfinite() for shape in (top_p_filter, typical_filter))
+assert nucleus[0] and not usual[0] and usual.sum() > 45
+print("top-p 0.5 keeps the token of 0.4 and a few others; typical 0.5 drops just that one and keeps most of the others")
+print("you said", guess_top_p, "and", guess_typical)
+said = people[:, 1:].flatten()
+for writer in writers:
+    with torch.no_grad():
+        logits = writer(people[:, :-1]).double().flatten(0, 1)
+    nucleus, usual = (shape(logits, 0.5).isfinite() for shape in (top_p_filter, typical_filter))
+    best_left = usual.gather(1, logits.argmax(-1, keepdim=True)).double().mean()
+    by_people = [kept.gather(1, said[:, None]).double().mean().item() for kept in (nucleus, usual)]
+    assert best_left < 0.4 and by_people[1] > by_people[0] + 0.03
+    assert (logits.argmax(-1) == said).double().mean() < 0.3
+print("typical 0.5 drops the likeliest token at more than 60 % of the places, in three writers of three,")
+print("and yet leaves more of the tokens that people wrote there than top-p 0.5, which keeps the likeliest everywhere")
+
+# %% [markdown]
+# People seldom write what is most obvious: here at fewer than three places in ten. (With the usual setting, 0.9 or
+# more, the likeliest mostly stays.)
+#
 # Filters and temperature are used together, and then the order matters. Nearly everywhere it is: penalties,
-# temperature, top-k, top-p, min-p, draw. A top-p of 0.9 after a temperature of 2 keeps far more than before it.
+# temperature, top-k, top-p, min-p, typical, draw. A top-p of 0.9 after a temperature of 2 keeps far more than before
+# it.
 
 # %% name="the_order_matters" tags=["compare"]
 hot_first = top_p_filter(apply_temperature(everywhere, 2.0), 0.9).isfinite().sum(-1)
@@ -228,7 +263,8 @@ def measure_rows(writer, rows):
 
 
 ways = {"greedy": {"temperature": 0.0}, "T = 0.7": {"temperature": 0.7}, "T = 1": {}, "T = 1.5": {"temperature": 1.5},
-        "top-k 10": {"top_k": 10}, "top-p 0.9": {"top_p": 0.9}, "min-p 0.1": {"min_p": 0.1}}
+        "top-k 10": {"top_k": 10}, "top-p 0.9": {"top_p": 0.9}, "min-p 0.1": {"min_p": 0.1},
+        "typical 0.9": {"typical_p": 0.9}}
 measured = {"people": [measure_rows(writer, people) for writer in writers]}
 greedy_rows = []
 for name, way in ways.items():
@@ -238,14 +274,14 @@ for name, way in ways.items():
 
 # %% name="settings_measured"
 for name, seeds in measured.items():
-    print(f"{name:10s} nats a token", " ".join(f"{nats:.2f}" for nats, _, _ in seeds), "  distinct-4",
+    print(f"{name:11s} nats a token", " ".join(f"{nats:.2f}" for nats, _, _ in seeds), "  distinct-4",
           " ".join(f"{variety:.2f}" for _, variety, _ in seeds), "  loops", " ".join(f"{n:2d}" for _, _, n in seeds))
 for seed in range(3):
     nats = [measured[name][seed][0] for name in ("greedy", "T = 0.7", "T = 1", "T = 1.5")]
     variety = [measured[name][seed][1] for name in ("greedy", "T = 0.7", "T = 1", "T = 1.5")]
     assert nats == sorted(nats) and nats[3] > nats[0] + 2 and variety[0] < 0.8 < 0.9 < min(variety[1:])
     assert abs(nats[2] - measured["people"][seed][0]) < 0.3, "at temperature 1 as surprising as people, on average"
-    assert all(measured[name][seed][0] < nats[2] - 0.25 for name in ("top-k 10", "top-p 0.9", "min-p 0.1"))
+    assert all(measured[name][seed][0] < nats[2] - 0.25 for name in list(ways)[4:])
 
 # %% [markdown]
 # Read the table from the top. Drawing at temperature 1 gives texts that the model finds about as surprising as those
@@ -542,23 +578,20 @@ for shift in (0.0, -10.0, 10.0):
 # %% [markdown]
 # ### What helps, measured
 #
-# All on top of greedy choice, with nothing else changed. (Typical sampling is a filter of another kind: it keeps
-# the tokens whose surprise is nearest to the average, and may drop the likeliest.)
+# All on top of greedy choice, with nothing else changed; below, for comparison, what you have measured already.
 
 # %% name="penalties_at_work"
 from minillm.inference.steering import Steering
 
-greedily, drawing = {"temperature": 0.0}, {"temperature": 1.0}
-means = {"repetition 1.3": (Steering(repetition_penalty=1.3), greedily),
-         "frequency 0.5": (Steering(frequency=0.5), greedily),
-         "presence 0.5": (Steering(presence=0.5), greedily), "no 4 twice": (Steering(no_repeat_ngram=4), greedily),
-         "typical 0.9": (Steering(typical_p=0.9), drawing)}
+means = {"repetition 1.3": Steering(repetition_penalty=1.3), "frequency 0.5": Steering(frequency=0.5),
+         "presence 0.5": Steering(presence=0.5), "no 4 twice": Steering(no_repeat_ngram=4)}
 with mine.active():
-    for name, (steering, way) in means.items():
-        rows = [generate(writer, prompts, WRITTEN, processors=steering.processors(PROMPT, ()),
-                         generator=torch.Generator().manual_seed(0), **way) for writer in writers]
+    for name, steering in means.items():
+        rows = [generate(writer, prompts, WRITTEN, temperature=0.0, processors=steering.processors(PROMPT, ()))
+                for writer in writers]
         measured[name] = [measure_rows(*pair) for pair in zip(writers, rows, strict=True)]
-for name in ("people", "greedy", "4 beams", "8 beams", *means, "min-p 0.1", "top-p 0.9", "T = 1"):
+    generate(writers[0], prompts, 4, temperature=0.9, top_k=40, top_p=0.95, min_p=0.01)  # your filters, all together
+for name in ("people", "greedy", "4 beams", "8 beams", *means, "min-p 0.1", "top-p 0.9", "typical 0.9", "T = 1"):
     print(f"{name:15s} distinct-4", " ".join(f"{variety:.2f}" for _, variety, _ in measured[name]), "  loops",
           " ".join(f"{n:2d}" for _, _, n in measured[name]))
 mine.table()
@@ -735,7 +768,8 @@ assert all(beams < 0.3 and draws > 0.8 for beams, draws in of_eight.values())
 # ## Explore
 #
 # A writer's next token, with everything in your hands. Turn the temperature to 3 and save the text with min-p. Find the
-# smallest top-p that still lets three different continuations come. Then write a beginning that repeats itself.
+# smallest top-p that still lets three different continuations come. Turn typical down until the likeliest token is
+# forbidden. Then write a beginning that repeats itself.
 
 # %% name="explorer"
 from minillm.course.scenes.sampling_explorer import sampling_widget

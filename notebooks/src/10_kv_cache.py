@@ -12,7 +12,7 @@
 # | **Time** | an hour and a half for the six exercises, an hour and a half for the rest |
 # | **Runs on** | any CPU with 2 GB; all cells together about half a minute, most of it training four tiny models |
 #
-# **Sources.** Shazeer 2019 (multi-query attention), section 2.4; Pope et al. 2022, section 2.1; Kwon et al. 2023
+# **Sources.** Shazeer 2019 (multi-query attention), section 2.4; Pope et al. 2022; Kwon et al. 2023
 # (PagedAttention), sections 3 and 4; Zheng et al. 2024 (SGLang), section 3; Jiang et al. 2023 (Mistral 7B), section 2;
 # Xiao et al. 2023 (attention sinks), section 3; Guo et al. 2024 (Active-Dormant Attention Heads), section 2; Dettmers
 # et al. 2022 (LLM.int8()), section 2; Wu et al. 2021 (summarizing books), section 2; Yang et al. 2016 (HAN), section 2.
@@ -584,6 +584,22 @@ halfway = paged.fork_rows(four, [0, 0])
 generate(model, answers[:1, -1:].expand(2, 1), 2, cache=halfway, generator=torch.Generator().manual_seed(12))
 print(f"one of them continued in two ways from the middle of a block: {pool.copies} copies on write")
 assert pool.copies > 0
+
+# %% [markdown]
+# Beam search (lesson 09) profits too. At every step beams end and others fork. With tables that is a matter of counting
+# holders; a cache of one stretch copies the keys and values of all beams into a new order each time.
+
+# %% name="beams_share_blocks" tags=["compare"]
+from minillm.inference.beam import beam_search
+
+pool = block_pool.block_pool(model, 60, block_len=4)
+tables = paged.paged_caches(model, 1, pool)
+through_tables, _ = beam_search(model, prompt, 10, n_beams=4, cache=tables)
+reordered, _ = beam_search(model, prompt, 10, n_beams=4)
+assert torch.equal(through_tables, reordered) and pool.n_used <= 10 + 4 * 3 < 4 * blocks_needed(51, 4)
+print("four beams through block tables: the same texts; what they have in common lies in memory once")
+paged.release_rows(tables)
+assert pool.n_used == 0 and not any(pool.ref_counts)
 
 # %% [markdown]
 # ### Prompts that begin alike

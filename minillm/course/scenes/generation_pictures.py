@@ -137,9 +137,9 @@ def trap_picture(points: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     figure, (axes,) = new_figure(width=7.2, height=4.0)
     for number, (name, seeds) in enumerate(points.items()):
         human = name == "people"
-        look = {"marker": "*" if human else MARKERS[number % len(MARKERS)], "s": 150 if human else 42}
+        look = {"marker": "*", "s": 150, "zorder": 4} if human else {"marker": MARKERS[number % len(MARKERS)], "s": 42}
         colour = INK if human else COLOURS[number % len(COLOURS)]
-        axes.scatter([x for x, _ in seeds], [y for _, y in seeds], label=name, color=colour, zorder=3, **look)
+        axes.scatter([x for x, _ in seeds], [y for _, y in seeds], label=name, color=colour, **{"zorder": 3, **look})
     axes.set_xlabel("← likelier        nats a token, by the model        less likely →", fontsize=9, color=INK)
     axes.set_ylabel("distinct-4", fontsize=9, color=INK)
     axes.set_ylim(0, 1.05)

@@ -71,7 +71,7 @@ def attend_chunk(
     Returns: outputs of the new tokens, (B, H, T, Dh), and both caches with the new tokens in them.
     Raises:
         ValueError: if the tokens do not fit.
-    Source: Pope et al. 2022, Efficiently Scaling Transformer Inference, section 2.1.
+    Source: Pope et al. 2022, Efficiently Scaling Transformer Inference.
     Lesson: 10.
     """
     end = length + k.shape[2]
