@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minillm.inference.beam_cache import BeamCache
 from minillm.inference.finished import FinishedTexts
-from minillm.inference.generate import Processor, processed, refuse_bad_prompts
+from minillm.inference.generate import Processor, next_logits, processed, refuse_bad_prompts
 from minillm.layers import softmax
 
 
@@ -107,7 +107,8 @@ def _caches_of_beams(model, token_ids, max_new_tokens) -> list[BeamCache]:
 def _exchangeable(cache):
     if all(hasattr(layer, "choose") for layer in cache):
         return cache
-    raise ValueError(f"cache: the rows of a {type(cache[0]).__name__} can't be exchanged; use BeamCache, paged_caches")
+    kind = type(cache[0]).__name__
+    raise ValueError(f"cache: the rows of a {kind} can't be exchanged; use BeamCache or paged_caches")
 
 
 class _Search:
@@ -124,7 +125,7 @@ class _Search:
         r"""Go on by one token, and give back the texts that ended: (row, log-probability, tokens)."""
         n_rows, n_parents = self.scores.shape
         with torch.inference_mode():
-            logits = self.model(self.new_ids, padding_mask=self.padding_mask, cache=self.cache)[:, -1]
+            logits = next_logits(self.model, self.new_ids, self.padding_mask, self.cache)
             log_probs = softmax.log_softmax(logits.float(), dim=-1)
             log_probs = processed(log_probs, self.so_far, self.padding_mask, processors)
         log_probs = log_probs.view(n_rows, n_parents, -1)

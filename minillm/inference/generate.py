@@ -61,7 +61,7 @@ def stream(
     new_ids = so_far = token_ids
     for _ in range(max_new_tokens):
         with torch.inference_mode():
-            logits = _next_logits(model, new_ids, padding_mask, cache)
+            logits = next_logits(model, new_ids, padding_mask, cache)
             logits = processed(logits, so_far, padding_mask, processors, finished)
             chosen = sampling.sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
                                      generator=generator, typical_p=typical_p)
@@ -75,7 +75,21 @@ def stream(
         padding_mask = None if padding_mask is None else F.pad(padding_mask, (0, 1), value=True)
 
 
-def _next_logits(model: Any, new_ids: Tensor, padding_mask: Tensor | None, cache: Any) -> Tensor:
+def next_logits(
+    model: Any, new_ids: Int[Tensor, "B T"], padding_mask: Bool[Tensor, "B T_seen"] | None, cache: Sequence[Any]
+) -> Float[Tensor, "B V"]:
+    r"""Let a model read new tokens, and ask for the next one only.
+
+    Of a long prompt the logits of all tokens would be large, and all but the last are of no use.
+
+    Args:
+        model: as in `stream`.
+        new_ids: (B, T), int64, T at least 1.
+        padding_mask: as in `stream`.
+        cache: layer caches, which take the new tokens in.
+    Returns: (B, V), float.
+    Lesson: 09.
+    """
     if new_ids.shape[1] > 1 and hasattr(model, "last_logits"):
         return model.last_logits(new_ids, padding_mask=padding_mask, cache=cache)
     return model(new_ids, padding_mask=padding_mask, cache=cache)[:, -1]

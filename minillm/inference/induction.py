@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from minillm.inference import repetition
 from minillm.layers.recorder import record
 
 
@@ -87,11 +87,9 @@ def copying_nats(model: Any, token_ids: Int[Tensor, "B T"], period: int) -> Floa
     Returns: (2,), float32: mean nats a token within the first period, and of all later ones.
     Lesson: 09.
     """
-    with torch.inference_mode():
-        logits = model(token_ids[:, :-1]).float()
-        nats = F.cross_entropy(logits.transpose(1, 2), token_ids[:, 1:], reduction="none")
+    nats = repetition.token_nats(model, token_ids)
     # Target t + 1 can be told from the text once token t has been there before: from t = period on.
-    return torch.stack([nats[:, : period - 1].mean(), nats[:, period:].mean()]).clone()
+    return torch.stack([nats[:, : period - 1].mean(), nats[:, period:].mean()])
 
 
 def without_head(model: Any, layer: int, head: int) -> Any:
