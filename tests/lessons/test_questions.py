@@ -1,12 +1,13 @@
 r"""The question bank is whole, and every answer is proved by a cell that asserts something it has computed."""
 
 import ast
+from functools import cache
 
 import pytest
 
 from minillm.course.bank import Question, questions
 from minillm.course.builder import ROOT
-from minillm.course.builder.lesson_file import lesson_names, read_lesson
+from minillm.course.builder.lesson_file import LessonFile, lesson_names, read_lesson
 
 # The questions of the lessons that are written, and whether a popular wrong answer goes about.
 ASKED = {
@@ -90,6 +91,11 @@ WORDS = (40, 130)  # 20-40 seconds aloud, at 120 to 200 words a minute
 SIGNS = (60, 260)  # the same in Chinese, at about 250 signs a minute; Latin letters count too
 
 
+@cache
+def lesson_of(name: str) -> LessonFile:
+    return read_lesson(ROOT, name)
+
+
 @pytest.mark.parametrize("lesson", ASKED)
 def test_every_question_of_a_lesson_is_answered(lesson: str) -> None:
     assert {question.id for question in BANK if question.lesson == lesson} >= set(ASKED[lesson])
@@ -105,7 +111,7 @@ def test_every_popular_wrong_answer_is_told(lesson: str) -> None:
 def test_answer_is_proved_by_an_assertion(question: Question) -> None:
     proof = question.proof
     assert proof.notebook in lesson_names(ROOT), f"there is no lesson {proof.notebook}"
-    cell = read_lesson(ROOT, proof.notebook).named_cell(proof.cell)
+    cell = lesson_of(proof.notebook).named_cell(proof.cell)
     assert cell is not None and cell.kind == "code", f"{proof.notebook} has no code cell named {proof.cell}"
     tests = [node.test for node in ast.walk(ast.parse(cell.text)) if isinstance(node, ast.Assert)]
     assert any(is_computed(test) for test in tests), f"{proof.cell} asserts nothing that it has computed"

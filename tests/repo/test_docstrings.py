@@ -145,15 +145,13 @@ def test_tensors_in_layers_have_shapes_in_the_signature():
 def test_docstrings_are_raw_or_free_of_backslashes():
     violations = []
     for path in python_files("minillm", "notebooks/src", "figures"):
-        source = path.read_text(encoding="utf-8")
+        lines = path.read_text(encoding="utf-8").split("\n")
         for node in ast.walk(tree_of(path)):
             if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) or not ast.get_docstring(node):
                 continue
             literal = node.body[0].value
-            if (
-                "\\" in ast.get_source_segment(source, literal)
-                and source.splitlines()[literal.lineno - 1].lstrip()[0] != "r"
-            ):
+            written = lines[literal.lineno - 1 : literal.end_lineno]
+            if "\\" in "".join(written) and written[0].lstrip()[0] != "r":
                 violations.append(f"{place(path, literal)}: a backslash in a docstring that is not raw")
             if any(ord(letter) < 32 and letter != "\n" for letter in inspect.cleandoc(literal.value)):
                 violations.append(f"{place(path, literal)}: a control character in a docstring")
