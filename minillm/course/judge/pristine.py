@@ -3,8 +3,9 @@ r"""Judge with torch as it was when the course was imported, whatever a notebook
 import builtins
 import math
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import compress
 from typing import Any
 
 import torch
@@ -45,18 +46,14 @@ _ABSENT: Any = object()
 
 def _changes(space: Any, before: dict[str, Any]) -> list[tuple[Any, str, Any, Any]]:
     now = vars(space)
-    if _untouched(space, now, before):
-        return []
+    as_many = len(now) == len(before) if isinstance(space, type) else len(now) >= len(before)
+    if as_many and all(map(operator.eq, before, now)):  # the names in their old order, nearly always: no Python loop
+        changed = compress(before, map(operator.is_not, before.values(), now.values()))
+        return [(space, name, before[name], now[name]) for name in changed]
     changes = [(space, name, old, now.get(name, _ABSENT)) for name, old in before.items() if now.get(name) is not old]
     if isinstance(space, type):  # a new attribute of a class may hide a method of its base
         changes += [(space, name, _ABSENT, now[name]) for name in list(now) if name not in before]
     return changes
-
-
-def _untouched(space: Any, now: Mapping[str, Any], before: dict[str, Any]) -> bool:
-    r"""Whether the same values stand in the same order, as they nearly always do: one pass sees it."""
-    as_many = len(now) == len(before) if isinstance(space, type) else len(now) >= len(before)
-    return as_many and all(map(operator.is_, now.values(), before.values())) and all(map(operator.eq, now, before))
 
 
 def _put(space: Any, name: str, value: Any) -> None:
