@@ -23,7 +23,7 @@ class MLP(nn.Module):
         super().__init__()
         self.up_proj = nn.Linear(d_model, d_ff, bias=bias)
         self.down_proj = nn.Linear(d_ff, d_model, bias=bias)
-        self.act = activation_by_name(activation)
+        self.activation, self.act = activation, activation_by_name(activation)
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         return self.down_proj(self.act(self.up_proj(x)))
