@@ -184,7 +184,7 @@ def check_weights() -> Finding:
 
 
 def check_compiler() -> Finding:
-    r"""A C++ compiler, for our kernel and torch.compile; run once, since a Mac without its tools has only a stub."""
+    r"""A C++ compiler, for our kernels and torch.compile; run once, since a Mac without its tools has only a stub."""
     for name in ("c++", "g++", "clang++"):
         path = shutil.which(name)
         if path is None:
@@ -194,9 +194,26 @@ def check_compiler() -> Finding:
             return Finding(name="compiler", ok=True, required=False, found=answer.stdout.splitlines()[0])
     if shutil.which("cl"):
         return Finding(name="compiler", ok=True, required=False, found="cl")
-    fix = ("only our kernel for 8 and 4 bits and torch.compile use it. Debian, Ubuntu: sudo apt-get install g++; "
-           "macOS: xcode-select --install")
+    fix = ("only our kernels (for training, and for 8 and 4 bits) and torch.compile use it. Debian, Ubuntu: "
+           "sudo apt-get install g++; macOS: xcode-select --install")
     return Finding(name="compiler", ok=False, required=False, found="no C++ compiler", fix=fix)
+
+
+def check_training() -> Finding:
+    r"""Whether models are trained by our own kernel; it is asked only if it is built, which takes a while."""
+    fix = "training works without it, in PyTorch alone, only slower"
+    try:
+        from minillm.native import build as native_build
+        from minillm.training.fast import build
+
+        built = native_build.library_file(build.SOURCE).is_file()
+        obstacle = build.training_kernel_failure() if built else native_build.missing_tool()
+    except (ImportError, OSError) as error:
+        return Finding(name="training", ok=False, required=False, found=f"no kernel of our own: {error}", fix=fix)
+    if obstacle is not None:
+        return Finding(name="training", ok=False, required=False, found=f"no kernel of our own: {obstacle}", fix=fix)
+    when = "is built" if built else "will be built when a model is first trained in bf16; then it is clear if it helps"
+    return Finding(name="training", ok=True, required=False, found=f"our own kernel {when}")
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
@@ -209,6 +226,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     check_kernel,
     check_weights,
     check_compiler,
+    check_training,
 )
 
 
@@ -223,7 +241,8 @@ def doctor_command(
 ) -> None:
     r"""Check this machine.
 
-    Python, package versions, cores, memory, device, Jupyter kernel, weights, C++ compiler: a line each, with the fix.
+    Python, package versions, cores, memory, device, Jupyter kernel, weights, C++ compiler, our kernel for training: a
+    line each, with the fix.
     Exits with 0 unless something that the course cannot do without is missing.
     """
     findings = []

@@ -9,8 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from minillm.cli import app, doctor
+from minillm.native import build as native_build
+from minillm.training.fast import build as fast_build
 
-NAMES = ["python", "versions", "test tools", "cores", "memory", "device", "kernel", "weights", "compiler"]
+NAMES = ["python", "versions", "test tools", "cores", "memory", "device", "kernel", "weights", "compiler",
+         "training"]
 
 
 def ask_doctor(monkeypatch, *findings: doctor.Finding, options: tuple[str, ...] = ()):
@@ -89,6 +92,24 @@ def test_a_kernel_that_does_not_start_is_a_finding_and_no_traceback(monkeypatch)
 def test_without_a_compiler_there_is_a_note(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
     assert doctor.check_compiler().status == "note"
+
+
+@pytest.mark.parametrize(("built", "failure", "missing", "status", "found"), [
+    (True, None, None, "ok", "our own kernel is built"),
+    (True, "no instructions for bf16", None, "note", "no kernel of our own: no instructions for bf16"),
+    (False, None, None, "ok", "our own kernel will be built when"),
+    (False, None, "no compiler", "note", "no kernel of our own: no compiler"),
+])
+def test_the_kernel_for_training_is_asked_only_if_it_is_built(
+    monkeypatch, tmp_path, built, failure, missing, status, found
+):
+    if built:
+        (tmp_path / "library.so").touch()
+    monkeypatch.setattr(native_build, "library_file", lambda source: tmp_path / "library.so")
+    monkeypatch.setattr(native_build, "missing_tool", lambda: missing)
+    monkeypatch.setattr(fast_build, "training_kernel_failure", lambda: failure if built else pytest.fail("asked"))
+    finding = doctor.check_training()
+    assert finding.status == status and finding.found.startswith(found) and not finding.required
 
 
 def test_help_lists_the_commands_without_loading_torch():
