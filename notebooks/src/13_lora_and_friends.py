@@ -943,7 +943,7 @@ if is_here(real):
     batches = example_batches(new_manners.captain_examples(tokenizer), 4, generator)
     recipe = Recipe(learning_rate=2e-3, warmup_steps=3)
     begin = time.perf_counter()
-    train(captain, batches, recipe, steps=20, callbacks=[history, ProgressBar()])
+    train(captain, batches, recipe, steps=12, callbacks=[history, ProgressBar()])
     n_trained, n_all = new_manners.trained_numbers(captain)
     nats_after = new_manners.captain_nats(captain, tokenizer)
     print(f"{n_trained:,} of {n_all:,} numbers trained ({n_trained / n_all:.1%}; you said {guess_share}), "
