@@ -1,5 +1,6 @@
-r"""Count what a piece of code takes, to the byte and to the operation: the same on any machine."""
+r"""Count what a piece of code takes, to the byte and to the operation, the same on any machine; or time it."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -54,6 +55,31 @@ class MemoryLedger(TorchDispatchMode):
         storage = made.untyped_storage()
         self.largest = max(self.largest, storage.nbytes() // made.element_size())
         self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+
+
+class KernelClock(TorchDispatchMode):
+    r"""Inside this context every kernel of torch is timed, those of the backward pass too.
+
+    Attributes: `seconds`, by the kernel's name in torch (`addmm`, `_softmax`, ...).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: dict[str, float] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        r"""No: as in `MemoryLedger`."""
+        return False
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Sequence[type], args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        start = time.perf_counter()
+        result = function(*args, **(kwargs or {}))
+        name = function._overloadpacket.__name__
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        return result
 
 
 class LargestTensor(TorchFunctionMode):

@@ -52,7 +52,8 @@ plots.show(figure, alt="Two stacked bars: with one sequence weights, gradients a
            "with eight, activations and logits are most of 15.5 GiB")
 
 # %% [markdown]
-# The weights are the smallest part. Three things are worth knowing by heart, and the lesson derives and measures each:
+# No part is smaller than the weights. Three things are worth knowing by heart, and the lesson derives and measures
+# each:
 #
 # - **State**: weight, gradient and AdamW's two averages, 16 bytes a weight. It does not depend on the batch.
 # - **Activations**: what the backward pass will read again. They grow with the batch and with the number of layers.
@@ -818,6 +819,143 @@ print(f"length of the gradient {lengths[None]:.1f}, clipped {lengths[1e-3]:.3f}"
 print("bytes of weights, gradients, averages and activations: the same; the peak is not lower")
 
 # %% [markdown]
+# ## Where the time goes
+#
+# Arithmetic can be counted before a step as well. A matrix of N weights multiplies and adds once for each token on the
+# way forward: 2N operations. Backward it does so twice, for the gradient of its input and for its own. So a token costs
+# $6N$. Attention comes on top: a query meets T keys and T values, $4\,T D$ operations in each layer, and again three
+# times that with the backward pass. (What the mask then hides was computed for nothing, if nobody takes care.)
+#
+# **Predict.** One step of this GPT with 1,024 tokens: what share of its operations is attention's?
+
+# %%
+guess_share = None
+
+# %% name="operations_of_a_step"
+n_tokens = ids.numel()
+matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "pos_emb" not in name)
+of_weights = 6 * matrices * n_tokens
+of_attention = 6 * 2 * CONFIG.n_layers * 128 * CONFIG.d_model * n_tokens  # all T keys: the mask comes afterwards
+with MemoryLedger() as ledger:
+    accumulation.batch_loss(model, ids, ids).backward()
+print(f"6 N for each token: {of_weights / 1e9:.2f} billion; attention {of_attention / 1e9:.2f}; counted "
+      f"{ledger.flops / 1e9:.2f}")
+share = of_attention / (of_weights + of_attention)
+longer = 16 * of_attention / (of_weights + 16 * of_attention)
+print(f"attention {share:.0%} (you said {guess_share}); in texts of 16 times the length {longer:.0%}")
+assert abs(ledger.flops / (of_weights + of_attention) - 1) < 0.01 and 0.1 < share < 0.2
+
+# %% [markdown]
+# The famous $6ND$ for N weights and D tokens is this count without attention. It tells what a run must cost. Where its
+# seconds go, a clock tells that is stopped before and after each of torch's kernels, in both passes.
+
+# %% name="where_the_time_goes"
+from minillm.course.ledger import KernelClock
+from minillm.training import loop
+from minillm.training.recipe import Recipe
+from minillm.training.state import TrainingState
+
+KINDS = {"products": ("mm", "addmm", "bmm", "baddbmm"), "AdamW": ("_fused_adamw_",),
+         "softmax, norms, GELU": ("softmax", "norm", "gelu")}
+
+
+def kind_of(kernel):
+    return next((kind for kind, names in KINDS.items() if kernel in names or (
+        kind == "softmax, norms, GELU" and any(name in kernel for name in names))), "all the rest")
+
+
+# %% name="a_clock_on_every_kernel"
+state = TrainingState(GPT(CONFIG, torch.Generator().manual_seed(0)).train(), Recipe(dtype="fp32"))
+one_loss = partial(accumulation.batch_loss, state.model)
+with state.weights.attached(torch.float32), KernelClock() as clock:
+    for _ in range(4):
+        loop.training_step(state, one_loss, [(ids, ids)], 1e-3)
+seconds = dict.fromkeys([*KINDS, "all the rest"], 0.0)
+for kernel, each in clock.seconds.items():
+    seconds[kind_of(kernel)] += each
+figure, (axes,) = plots.new_figure(width=6.4, height=2.4)
+percent = {kind: 100 * each / sum(seconds.values()) for kind, each in seconds.items()}
+plots.bar_chart(axes, percent, "time of a step", "%")
+plots.show(figure, alt="Bars: most of a step's time is spent in products of matrices")
+
+# %% [markdown]
+# Everything but the products moves numbers about: little arithmetic for many bytes. To be faster one can compute in
+# fewer bits, which doubles what a product does in the same time and halves the bytes. And one can join small steps to
+# the product before them, so that their numbers never travel at all: so do compilers, and so do hand-written kernels.
+#
+# ### A backward pass by hand
+#
+# For that, somebody has to write down what autograd does. For a linear layer it is three lines. Let
+# $y = x W^\top + b$, and let $g$ be the gradient of the loss by $y$, a row for each token:
+
+# %% name="backward_of_a_linear_layer" tags=["compare"]
+generator = torch.Generator().manual_seed(0)
+x, w, b, g = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((5, 3), (4, 3), (4,), (5, 4)))
+by_hand = {"x": g @ w, "W": g.T @ x, "b": g.sum(dim=0)}
+leaves = [part.requires_grad_() for part in (x, w, b)]
+by_autograd = torch.autograd.grad(leaves[0] @ leaves[1].T + leaves[2], leaves, g)
+for (name, ours), theirs in zip(by_hand.items(), by_autograd, strict=True):
+    assert torch.allclose(ours, theirs)
+    print(f"gradient of {name}: {tuple(ours.shape)}, as autograd has it")
+
+# %% [markdown]
+# The first line sends the gradient on, the second and third are for the optimizer: one product forward, two backward.
+# A whole block, written out in this way, is `minillm/training/fast/block_pass.py`: two functions of some forty lines,
+# over parts in C++ that compute in bf16 and add up in float32. Is it right? Hold it against autograd in float64, with
+# autograd in bf16 beside it:
+
+# %% name="a_block_by_hand"
+import copy
+
+from minillm.training.fast import blocks
+
+small = GPT(replace(CONFIG, n_layers=2), torch.Generator().manual_seed(3)).bfloat16().double().train()
+WHY_NOT = blocks.why_not(small, "bf16", torch.device("cpu"))
+
+
+def block_gradients(model, by_kernel):
+    added = {p: torch.zeros(p.shape) for p in model.parameters()}
+    with blocks.kernel_blocks(model, added.__getitem__, active=by_kernel):
+        accumulation.batch_loss(model, ids, ids).backward()
+    return torch.cat([(added[p] if p.grad is None else p.grad).double().flatten() for p in model.blocks.parameters()])
+
+
+if WHY_NOT is not None:
+    print("no kernel here:", WHY_NOT)
+else:
+    exact = block_gradients(copy.deepcopy(small), False)
+    for name, by_kernel in (("autograd in bf16", False), ("by hand in bf16", True)):
+        error = (block_gradients(copy.deepcopy(small).bfloat16(), by_kernel) - exact).norm() / exact.norm()
+        print(f"{name}: gradients {error:.2%} off")
+        assert error < 0.03
+
+# %% [markdown]
+# Both are off by what bf16 rounds away. And is it faster? Where there is a compiler, and a processor with instructions
+# for bf16, `python -m minillm train` computes by it (`--no-kernel` does not). On your machine:
+
+# %% name="the_same_steps_by_hand"
+import time
+
+from minillm.training.callbacks import History
+
+
+def timed_steps(kernel, n_steps=6):
+    recipe, history = Recipe(dtype="bf16", kernel=kernel, warmup_steps=2), History()
+    model, start = GPT(CONFIG, torch.Generator().manual_seed(0)), time.perf_counter()
+    loop.train(model, [(ids, ids)] * n_steps, recipe, steps=n_steps, callbacks=[history])
+    return history.steps[-1]["loss"], n_steps * n_tokens / (time.perf_counter() - start)
+
+
+runs = {False: timed_steps(False)} | ({} if WHY_NOT else {True: timed_steps(True)})
+for kernel, (loss, speed) in runs.items():
+    print(f"{'our kernel' if kernel else 'PyTorch, bf16'}: loss {loss:.3f} after 6 steps, {speed:,.0f} tokens a second")
+assert all(abs(loss - runs[False][0]) < 0.05 for loss, _ in runs.values())
+
+# %% [markdown]
+# `python -m minillm bench train` measures it with care: against nanoGPT's arithmetic, in turns, with the losses beside,
+# and with what the largest product of your machine reaches, which nobody can pass.
+
+# %% [markdown]
 # ## Many ranks
 #
 # One device is never enough. The memory that you counted above, 16 bytes a weight, makes 112 GB for 7 billion weights,
@@ -888,7 +1026,7 @@ print("you said", guess_2_ranks, "and", guess_12_ranks)
 # have unequally many targets. Here are eight stories on four ranks, as in fine-tuning, where only an answer counts and
 # some answers are short.
 
-# %%
+# %% name="answers_and_questions"
 from minillm.text.batches import story_batch
 from minillm.text.stories import StoryLanguage
 from minillm.training import data_parallel
@@ -1242,9 +1380,6 @@ else:
 # have used above.
 
 # %% name="a_run_of_your_own" tags=["compare"]
-from minillm.training import loop
-from minillm.training.recipe import Recipe
-
 recipe = Recipe(learning_rate=6e-3, schedule="cosine", warmup_steps=5, accumulation=2, dtype="fp16")
 model, told = GPT(harness.BASE, torch.Generator().manual_seed(7)), []
 

@@ -1,10 +1,12 @@
 r"""The ledger against sums that one can do by hand, and against torch's own counter of operations."""
 
+import time
+
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from minillm.course.ledger import LargestTensor, MemoryLedger, kept_for_backward
+from minillm.course.ledger import KernelClock, LargestTensor, MemoryLedger, kept_for_backward
 
 
 def test_bytes_alive_at_one_time():
@@ -78,3 +80,13 @@ def test_largest_tensor_that_a_call_gives():
         (a[:, None] * a).sum()
     assert largest.numbers == 400, "x was there before"
     assert len(x) == 1000
+
+
+def test_the_clock_names_the_kernels_of_both_passes():
+    x, w = torch.ones(4, 3), torch.ones(3, 2, requires_grad=True)
+    before = time.perf_counter()
+    with KernelClock() as clock:
+        (x @ w).softmax(-1).square().sum().backward()
+    taken = time.perf_counter() - before
+    assert {"mm", "_softmax", "_softmax_backward_data"} <= clock.seconds.keys()
+    assert all(seconds > 0 for seconds in clock.seconds.values()) and sum(clock.seconds.values()) <= taken
