@@ -103,8 +103,11 @@ class _KernelBlock(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.run is None:
+            raise RuntimeError("what a block keeps for its backward pass is gone after one; compute the loss again")
+        run, ctx.run = ctx.run, None  # else it would lie there until the loss is forgotten
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
-        return run_backward(*ctx.run, rows, ctx.gradient_of).view(grad.shape), None, None, None, None
+        return run_backward(*run, rows, ctx.gradient_of).view(grad.shape), None, None, None, None
 
 
 def _parts(block: Block) -> BlockParts:

@@ -95,6 +95,16 @@ def test_gradients_add_up_and_the_forward_is_put_back(fresh_seed):
     assert not any("forward" in vars(block) for block in model.blocks)
 
 
+def test_a_second_backward_pass_is_refused():
+    ops_of(fast=False)
+    model = random_model(0).bfloat16()
+    with blocks.kernel_blocks(model, lambda p: torch.zeros(p.shape), fast=False):
+        loss = model(batch(0, 20)[0]).float().mean()
+        loss.backward(retain_graph=True)
+        with pytest.raises(RuntimeError, match="compute the loss again"):
+            loss.backward()
+
+
 def test_threads_change_nothing(fresh_seed):
     ops_of(fast=False)
     model, threads = random_model(fresh_seed).bfloat16(), torch.get_num_threads()
