@@ -33,7 +33,7 @@ def recompute(
     Returns: what the function gives.
     Raises:
         ValueError: if a tensor in rest needs a gradient: it would get none.
-    Source: Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, section 3, with segments of one block.
+    Source: Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, with segments of one block.
     Lesson: 08.
     """
     if any(isinstance(part, Tensor) and part.requires_grad for part in rest):

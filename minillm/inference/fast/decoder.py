@@ -88,7 +88,7 @@ class FastDecoder:
         model: a GPT of LLaMA's shape in eval mode on the CPU, in any floating type, or quantized.
     Raises:
         ValueError: if the model has a part that the fast path does not know; see `shape.slow_part`.
-    Source: Pope et al. 2022, Efficiently Scaling Transformer Inference, section 2.1, for what bounds a step; Shazeer
+    Source: Pope et al. 2022, Efficiently Scaling Transformer Inference, for what bounds a step; Shazeer
         2019, Fast Transformer Decoding, section 2.4.
     Lesson: 11.
     """

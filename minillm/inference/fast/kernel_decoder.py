@@ -45,7 +45,7 @@ class KernelDecoder:
         ValueError: if the model has a part that the kernel does not know (see `kernel_refusal`), or an argument is out
             of range.
         KernelUnavailable: if the kernel cannot be built on this machine.
-    Source: Pope et al. 2022, Efficiently Scaling Transformer Inference, section 2.1, for what bounds a step.
+    Source: Pope et al. 2022, Efficiently Scaling Transformer Inference, for what bounds a step.
     Lesson: 11.
     """
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -43,7 +44,7 @@ def why_not(model: nn.Module, dtype: str, device: torch.device) -> str | None:
 def kernel_blocks(model: nn.Module, gradient_of: Gradients, active: bool = True, fast: bool = True) -> Iterator[None]:
     r"""Inside, the kernel computes the blocks of a model wherever they are trained, and adds up their gradients.
 
-    Calls with a cache, without gradients, with padding, with a recorder or of odd sizes run as always.
+    Calls with a cache, without gradients, with padding, with a recorder or of fewer than 12 tokens run as always.
 
     Args:
         model: has a list `blocks`, of the forms that `why_not` lets pass, all of whose parameters are trained.
@@ -79,13 +80,23 @@ def _block_forward(
     trained = cache is None and torch.is_grad_enabled() and x.requires_grad and not recorder.recording()
     if not (trained and _fits(x, positions, angles)):
         return forward(x, positions, angles, cache)
+    if x.shape[1] % 2:  # the kernel takes rows in pairs: one more token, which nobody sees
+        more = (0, 0, 0, 1)
+        return _by_kernel(library, fast, parts, gradient_of, F.pad(x, more),
+                          None if angles is None else F.pad(angles, more))[:, :-1]
+    return _by_kernel(library, fast, parts, gradient_of, x, angles)
+
+
+def _by_kernel(
+    library: ctypes.CDLL, fast: bool, parts: BlockParts, gradient_of: Gradients, x: Tensor, angles: Tensor | None
+) -> Tensor:
     turns = None if angles is None else (angles.cos(), angles.sin())
     return _KernelBlock.apply(x, Ops(library, fast, torch.get_num_threads()), parts, turns, gradient_of)
 
 
 def _fits(x: Tensor, positions: Tensor, angles: Tensor | None) -> bool:
     length = x.shape[1]
-    if x.dtype != torch.bfloat16 or length < ROWS or length % 2 or positions.dim() > 1:
+    if x.dtype != torch.bfloat16 or length < ROWS or positions.dim() > 1:
         return False
     if angles is not None and (angles.dim() > 2 or angles.shape[-1] % (PANEL // 2)):
         return False

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <tuple>
 #include <vector>
 #define INLINE static inline __attribute__((always_inline))  // compiled anew for each processor
 typedef uint16_t Half;  // bf16: the upper half of a float

@@ -60,7 +60,7 @@ def gradients(model, ids, targets, handed_over=None):
 @pytest.mark.parametrize("changes", FORMS.values(), ids=FORMS)
 def test_gradients_are_as_right_as_those_of_torch_in_bf16(fresh_seed, changes, fast):
     ops_of(fast)
-    length = 12 + 2 * (fresh_seed % 27)
+    length = 12 + fresh_seed % 53
     model = random_model(fresh_seed, **changes)
     ids, targets = batch(fresh_seed, length)
     exact = gradients(copy.deepcopy(model).double(), ids, targets)
@@ -129,14 +129,13 @@ def other_calls(model):
         with recorder.record("attn_weights"):
             return model(ids)
 
-    return {"without gradients": lambda: torch.no_grad()(model)(ids), "odd length": lambda: model(ids[:, :15]),
-            "short": lambda: model(ids[:, :10]), "padding": lambda: model(ids, padding_mask=mask),
-            "cache": lambda: model(ids, cache=model.new_cache(3, 20)), "recorder": recorded,
+    return {"without gradients": lambda: torch.no_grad()(model)(ids), "short": lambda: model(ids[:, :10]),
+            "padding": lambda: model(ids, padding_mask=mask), "recorder": recorded,
+            "cache": lambda: model(ids, cache=model.new_cache(3, 20)),
             "later positions": lambda: model(ids, positions=torch.arange(3, 23))}
 
 
-@pytest.mark.parametrize("name", ("without gradients", "odd length", "short", "padding", "cache", "recorder",
-                                  "later positions"))
+@pytest.mark.parametrize("name", ("without gradients", "short", "padding", "cache", "recorder", "later positions"))
 def test_other_calls_run_as_always(name):
     ops_of(fast=False)
     model = random_model(0).bfloat16()
