@@ -76,7 +76,10 @@ def stream(
 
 
 def next_logits(
-    model: Any, new_ids: Int[Tensor, "B T"], padding_mask: Bool[Tensor, "B T_seen"] | None, cache: Sequence[Any]
+    model: Any,
+    new_ids: Int[Tensor, "B T"],
+    padding_mask: Bool[Tensor, "B T_seen"] | None,
+    cache: Sequence[Any] | None,
 ) -> Float[Tensor, "B V"]:
     r"""Let a model read new tokens, and ask for the next one only.
 
@@ -86,7 +89,7 @@ def next_logits(
         model: as in `stream`.
         new_ids: (B, T), int64, T at least 1.
         padding_mask: as in `stream`.
-        cache: layer caches, which take the new tokens in.
+        cache: layer caches, which take the new tokens in; None for a model that keeps what it has read to itself.
     Returns: (B, V), float.
     Lesson: 09.
     """
