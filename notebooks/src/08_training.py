@@ -855,16 +855,7 @@ from minillm.training import loop
 from minillm.training.recipe import Recipe
 from minillm.training.state import TrainingState
 
-KINDS = {"products": ("mm", "addmm", "bmm", "baddbmm"), "AdamW": ("_fused_adamw_",),
-         "softmax, norms, GELU": ("softmax", "norm", "gelu")}
-
-
-def kind_of(kernel):
-    return next((kind for kind, names in KINDS.items() if kernel in names or (
-        kind == "softmax, norms, GELU" and any(name in kernel for name in names))), "all the rest")
-
-
-# %% name="a_clock_on_every_kernel"
+KINDS = {"products": ("mm",), "AdamW": ("adamw",), "softmax, norms, GELU": ("softmax", "norm", "gelu")}
 state = TrainingState(GPT(CONFIG, torch.Generator().manual_seed(0)).train(), Recipe(dtype="fp32"))
 one_loss = partial(accumulation.batch_loss, state.model)
 with state.weights.attached(torch.float32), KernelClock() as clock:
@@ -872,7 +863,8 @@ with state.weights.attached(torch.float32), KernelClock() as clock:
         loop.training_step(state, one_loss, [(ids, ids)], 1e-3)
 seconds = dict.fromkeys([*KINDS, "all the rest"], 0.0)
 for kernel, each in clock.seconds.items():
-    seconds[kind_of(kernel)] += each
+    kind = next((kind for kind, parts in KINDS.items() if any(part in kernel for part in parts)), "all the rest")
+    seconds[kind] += each
 figure, (axes,) = plots.new_figure(width=6.4, height=2.4)
 percent = {kind: 100 * each / sum(seconds.values()) for kind, each in seconds.items()}
 plots.bar_chart(axes, percent, "time of a step", "%")
@@ -880,7 +872,7 @@ plots.show(figure, alt="Bars: most of a step's time is spent in products of matr
 
 # %% [markdown]
 # Everything but the products moves numbers about: little arithmetic for many bytes. To be faster one can compute in
-# fewer bits, which doubles what a product does in the same time and halves the bytes. And one can join small steps to
+# fewer bits: a product does more of them at once, and all else has fewer bytes to move. And one can join small steps to
 # the product before them, so that their numbers never travel at all: so do compilers, and so do hand-written kernels.
 #
 # ### A backward pass by hand
