@@ -2,12 +2,14 @@ r"""A device that does not exist: nothing is computed on it, but every tensor kn
 
 torch can be taught a device in Python, and under FakeTensorMode tensors have shapes and devices and no numbers. So a
 mask, a target or an index that was left on the CPU is found without a GPU. This changes torch for the whole process, so
-it is done in a process of its own: a module whose `main` calls `teach` and prints a line a case.
+it is done in a process of its own: a module that calls `teach` or `tell_devices`, and prints a line a case.
 """
 
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,25 @@ def teach():
         _setup_privateuseone_for_python_backend("pretend")
     except (ImportError, AttributeError):
         sys.exit(UNTEACHABLE)
+
+
+def tell_devices(cases: Mapping[str, Callable[..., Any]], given: Callable[[], tuple] = tuple, mode: Any = None) -> None:
+    r"""Print a line a case: where the tensor lies that it gives, or what went wrong.
+
+    Args:
+        cases: by name.
+        given: makes what each of them is called with.
+        mode: makes the mode in which nothing is computed; None = `FakeTensorMode`.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    teach()
+    for name, case in cases.items():
+        with (mode or FakeTensorMode)():
+            try:
+                print(f"{name}: {case(*given()).device}")
+            except RuntimeError as error:
+                print(f"{name}: {str(error).splitlines()[0]}")
 
 
 def lines_of(module: str) -> list[str]:

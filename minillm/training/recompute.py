@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from minillm.training import balancing
+from minillm.training.block_forwards import replaced_forwards
 
 
 def recompute(
@@ -64,14 +65,9 @@ def recomputed_blocks(model: nn.Module, active: bool = True) -> Iterator[None]:
     if active and any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
         raise ValueError(f"model={type(model).__name__}: its weights are sharded, and whole only while a block runs "
                          "for the first time; train it with parallel='ddp', or without recomputing")
-    blocks = list(model.blocks) if active else []
-    for block in blocks:
-        block.forward = partial(_block_forward, block, block.forward)
-    try:
+    blocks = model.blocks if active else []
+    with replaced_forwards(blocks, lambda block: partial(_block_forward, block, block.forward)):
         yield
-    finally:
-        for block in blocks:
-            del block.forward  # the instance's; the class has its own
 
 
 def _block_forward(

@@ -4,7 +4,7 @@
 constexpr int64_t AHEAD = 16;  // rows of one head lie far apart: they are fetched so long before they are read
 // One sequence and one head of keys and values a chunk, with all the queries that read it.
 struct Attention {
-    const Half* qkv; int64_t batch, length, n_heads, n_kv_heads, head_dim; double scale;
+    const Half* qkv; int64_t length, n_heads, n_kv_heads, head_dim; double scale;
     Out out;       // forward: what is read, (rows, heads); backward: the gradient of qkv
     float* peaks;  // (batch, heads, length): of each query the logarithm, to base 2, of the sum of its exponentials
     const Half *seen, *grad;  // backward: what the forward pass gave, and its gradient

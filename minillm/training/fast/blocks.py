@@ -16,6 +16,7 @@ from minillm.layers.attention import Attention
 from minillm.layers.ffn import GLU, MLP
 from minillm.layers.norms import LayerNorm, RMSNorm
 from minillm.model.block import Block
+from minillm.training.block_forwards import replaced_forwards
 from minillm.training.fast import build
 from minillm.training.fast.block_pass import BlockNorm, BlockParts, Gradients, run_backward, run_forward
 from minillm.training.fast.chain import KINDS, ROWS
@@ -48,8 +49,7 @@ def kernel_blocks(model: nn.Module, gradient_of: Gradients, active: bool = True,
 
     Args:
         model: has a list `blocks`, of the forms that `why_not` lets pass, all of whose parameters are trained.
-        gradient_of: parameter -> where its gradient is added up, float32, of its shape, the same each time; its
-            `.grad` stays empty.
+        gradient_of: parameter -> where its gradient is added up, float32, of its shape; its `.grad` stays empty.
         active: False changes nothing, so that a setting can be passed on.
         fast: False takes the code that every processor can run, for comparison.
     Returns: a context manager.
@@ -58,19 +58,14 @@ def kernel_blocks(model: nn.Module, gradient_of: Gradients, active: bool = True,
         ValueError: if a block is of another form.
     Lesson: 08.
     """
-    blocks = list(model.blocks) if active else []
+    blocks = model.blocks if active else []
     for block in blocks:
         if reason := _why_not_block(block):
             raise ValueError(f"model: {reason}; train it without the kernel (kernel=False, --no-kernel)")
-    library = build.load_training_kernel() if blocks else None
-    for block in blocks:
-        gradients = {parameter: gradient_of(parameter) for parameter in block.parameters()}
-        block.forward = partial(_block_forward, block.forward, library, fast, _parts(block), gradients.__getitem__)
-    try:
+    library = build.load_training_kernel() if active else None
+    with replaced_forwards(
+            blocks, lambda block: partial(_block_forward, block.forward, library, fast, _parts(block), gradient_of)):
         yield
-    finally:
-        for block in blocks:
-            del block.forward  # the instance's; the class has its own
 
 
 def _block_forward(

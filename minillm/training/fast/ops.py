@@ -126,7 +126,7 @@ class Ops:
         """
         batch = qkv.shape[0] // length
         out, peaks = layouts(qkv.shape[0], heads.n_heads * heads.head_dim), torch.empty(batch, heads.n_heads, length)
-        self.run("attend", batch * heads.n_kv_heads, qkv, batch, length, *heads, *out_fields(out), peaks, None, None)
+        self.run("attend", batch * heads.n_kv_heads, qkv, length, *heads, *out_fields(out), peaks, None, None)
         return out, peaks
 
     def attend_back(
@@ -144,7 +144,7 @@ class Ops:
         Returns: the gradient of qkv in both layouts.
         """
         out, batch = layouts(*qkv.shape), qkv.shape[0] // length
-        self.run("attend_back", batch * heads.n_kv_heads, qkv, batch, length, *heads, *out_fields(out), peaks, seen,
+        self.run("attend_back", batch * heads.n_kv_heads, qkv, length, *heads, *out_fields(out), peaks, seen,
                  grad)
         return out
 

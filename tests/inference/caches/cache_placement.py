@@ -4,7 +4,6 @@ Rolling, sink and paged caches choose places by the numbers that they are given,
 """
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from minillm.config import Mla, Rope, preset
 from minillm.inference.caches import chunk, int8, sinks
@@ -32,16 +31,5 @@ def logits_in_pieces(changes, caches_of):
         return [model(piece, cache=cache) for piece in token_ids.split([3, 1, 1, 4], dim=1)][-1]
 
 
-def main():
-    r"""Every case in turn."""
-    pretend.teach()
-    for name, case in CASES.items():
-        with FakeTensorMode():
-            try:
-                print(f"{name}: {case().device}")
-            except RuntimeError as error:
-                print(f"{name}: {str(error).splitlines()[0]}")
-
-
 if __name__ == "__main__":
-    main()
+    pretend.tell_devices(CASES)
