@@ -1,4 +1,4 @@
-// Causal attention, forward and backward, of which only the scores of 12 queries are ever written down at a time.
+// Causal attention, forward and backward, of which only the scores of 8 queries are ever written down at a time.
 #pragma once
 #include "rows.hpp"
 constexpr int64_t AHEAD = 16;  // rows of one head lie far apart: they are fetched so long before they are read
@@ -51,23 +51,23 @@ template <class Cpu> INLINE Paired pair_rows(const Half* x, int64_t stride, int6
     }
     return out;
 }
-// Scores of 12 queries from `top` on and one panel of keys, not yet scaled; what a query may not see is far below.
+// Scores of 8 queries from `top` on and one panel of keys, not yet scaled; what a query may not see is far below.
 template <class Cpu> INLINE void scores(const Half* q, int64_t wide, const Pair* keys, int64_t halves, int64_t top,
-                                        int64_t panel, Floats (&sum)[ROWS][2]) {
-    tile<Cpu, ROWS, 2>((const Pair*)(q + top * wide), wide / 2, 1, keys + panel * halves * PANEL, halves, sum);
+                                        int64_t panel, Tile& sum) {
+    tile<Cpu>((const Pair*)(q + top * wide), wide / 2, 1, keys + panel * halves * PANEL, halves, sum);
     const Ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     if ((panel + 1) * PANEL > top)
         for (int r = 0; r < ROWS; ++r)
             for (int v = 0; v < 2; ++v)
                 sum[r][v] = lane + int(panel * PANEL + v * LANES) > int(top + r) ? Floats{} - 1e30f : sum[r][v];
 }
-// 12 rows of weights times a matrix in pairs of rows: what the queries from `top` on read, of which each does `each`.
+// 8 rows of weights times a matrix in pairs of rows: what the queries from `top` on read, of which each does `each`.
 template <class Cpu> INLINE void read(const Half* weights, int64_t padded, const Paired& from, int64_t width,
                                       int64_t top, const Out& out, int64_t row, int64_t col, auto each) {
     const Paired paired = out.paired;
     for (int64_t c = 0; c < width; c += PANEL) {
-        Floats sum[ROWS][2];
-        tile<Cpu, ROWS, 2>((const Pair*)weights, padded / 2, 1, from.x + c * from.n_pairs, (top + ROWS) / 2, sum);
+        Tile sum;
+        tile<Cpu>((const Pair*)weights, padded / 2, 1, from.x + c * from.n_pairs, (top + ROWS) / 2, sum);
         ending<Cpu>(out.rows.x, out.rows.width, paired, row + top, col + c, sum, each);
     }
 }
@@ -87,7 +87,7 @@ template <class Cpu> INLINE void attend(const Attention j, int64_t chunk, int64_
             Floats high[ROWS];
             for (auto& each : high) each = Floats{} - 1e30f;
             for (int64_t panel = 0; panel < n_keys / PANEL; ++panel) {
-                Floats sum[ROWS][2];
+                Tile sum;
                 scores<Cpu>(q, wide, keys, halves, top, panel, sum);
                 for (int i = 0; i < ROWS; ++i) {
                     for (int v = 0; v < 2; ++v) at(score + i * padded + panel * PANEL + v * LANES) = sum[i][v];
@@ -139,11 +139,11 @@ template <class Cpu> INLINE void attend_back(const Attention j, int64_t chunk, i
                 along[i] = total(sum);
             }
             for (int64_t panel = 0; panel < n_panels; ++panel) {
-                Floats w[ROWS][2], s[ROWS][2];
+                Tile w, s;
                 scores<Cpu>(q, wide, keys, halves, top, panel, w);
                 for (int i = 0; i < ROWS; ++i)
                     for (int v = 0; v < 2; ++v) w[i][v] = power_of_2(w[i][v] * scale - peaks[top + i]);
-                tile<Cpu, ROWS, 2>((const Pair*)(grad + top * out_width), out_width / 2, 1,
+                tile<Cpu>((const Pair*)(grad + top * out_width), out_width / 2, 1,
                                    values + panel * halves * PANEL, halves, s);
                 for (int i = 0; i < ROWS; i += 2)
                     for (int v = 0; v < 2; ++v) {
@@ -157,14 +157,14 @@ template <class Cpu> INLINE void attend_back(const Attention j, int64_t chunk, i
             read<Cpu>(back, padded, key_rows, width, top, j.out, h.batch * length, head * width,
                       [](Floats y, int, int) { return y; });
         }
-        for (int64_t t = 0; t < padded; t += 8)  // a key is seen by queries from itself on
+        for (int64_t t = 0; t < padded; t += ROWS)  // a key is seen by queries from itself on
             for (int64_t c = 0; c < width; c += PANEL) {
                 const int64_t first = t / PANEL * PANEL / 2, n = length / 2 - first;
                 const int64_t left = (t / PANEL * pairs + first) * PANEL + t % PANEL, right = c * pairs + first * PANEL;
-                Floats sum[8][2];
+                Tile sum;
                 const auto add = [&](const Paired& weights, const Paired& from, float* to) {
-                    tile<Cpu, 8, 2>(weights.x + left, 1, PANEL, from.x + right, n, sum);
-                    for (int i = 0; i < 8; ++i)
+                    tile<Cpu>(weights.x + left, 1, PANEL, from.x + right, n, sum);
+                    for (int i = 0; i < ROWS; ++i)
                         for (int v = 0; v < 2; ++v) at(to + (t + i) * width + c + v * LANES) += sum[i][v];
                 };
                 add(w_pairs, grad_rows, to_v), add(s_pairs, q_rows, to_k);

@@ -45,7 +45,7 @@ def why_not(model: nn.Module, dtype: str, device: torch.device) -> str | None:
 def kernel_blocks(model: nn.Module, gradient_of: Gradients, active: bool = True, fast: bool = True) -> Iterator[None]:
     r"""Inside, the kernel computes the blocks of a model wherever they are trained, and adds up their gradients.
 
-    Calls with a cache, without gradients, with padding, with a recorder or of fewer than 12 tokens run as always.
+    Calls with a cache, without gradients, with padding, with a recorder or of fewer than 8 tokens run as always.
 
     Args:
         model: has a list `blocks`, of the forms that `why_not` lets pass, all of whose parameters are trained.

@@ -5,13 +5,14 @@ matrices are "scratch", with room for the rows that a thread has in hand. See `o
 """
 
 import ctypes
+import math
 
 import torch
 from torch import Tensor
 
 from minillm.training.fast.ops import Field, HeadSizes, Layouts, Ops, as_struct, out_fields, rows_fields
 
-ROWS, ROWS_EACH = 12, 48  # of a tile; rows that a chain has in hand
+ROWS, MOST_ROWS = 8, 128  # of a tile; that a thread should have in hand: their matrices stay in its cache
 KINDS = {"gelu": 1, "gelu_tanh": 2, "relu": 3, "relu_squared": 4, "silu": 5}  # as rows.hpp counts them
 STEPS = ("product", "pairing", "norm", "norm_back", "gate", "turn")  # likewise
 
@@ -23,7 +24,7 @@ class Chain:
 
     Args:
         ops: the kernel.
-        n_rows: M, even, at least 12.
+        n_rows: M, even, at least 8.
     Lesson: 08.
     """
 
@@ -32,13 +33,19 @@ class Chain:
         self._steps: list[tuple[str, tuple[Field, ...]]] = []
 
     @property
+    def rows_each(self) -> int:
+        r"""Rows that a thread has in hand: an even number of such spans, whatever the threads, with the same sums."""
+        n_spans = 2 * math.ceil(self.n_rows / (2 * MOST_ROWS))
+        return max(ROWS, self.n_rows // n_spans // ROWS * ROWS)
+
+    @property
     def n_spans(self) -> int:
         r"""How many times the steps are done, each time for other rows."""
-        return max(1, self.n_rows // ROWS_EACH)  # the last one has what is left
+        return max(1, self.n_rows // self.rows_each)  # the last one has what is left
 
     def scratch(self, width: int) -> Tensor:
         r"""Room for the rows in hand, which nobody but a later step can read: (threads, rows, width)."""
-        return torch.empty(self.ops.n_threads, 2 * ROWS_EACH, width, dtype=torch.bfloat16)
+        return torch.empty(self.ops.n_threads, 2 * self.rows_each, width, dtype=torch.bfloat16)
 
     def product(
         self,
@@ -137,7 +144,7 @@ class Chain:
         jobs = [as_struct(fields) for _, fields in self._steps]  # kept until the kernel is done with them
         numbers = [STEPS.index(name) for name, _ in self._steps]
         steps = as_struct([x for n, job in zip(numbers, jobs, strict=True) for x in (n, ctypes.addressof(job))])
-        self.ops.run("chain", self.n_spans, ctypes.addressof(steps), len(jobs), self.n_rows, ROWS_EACH)
+        self.ops.run("chain", self.n_spans, ctypes.addressof(steps), len(jobs), self.n_rows, self.rows_each)
 
     def _add(self, name: str, *fields: Field) -> None:
         self._steps.append((name, fields))

@@ -4,7 +4,7 @@
 // bf16 numbers by 16 others and adds up each pair. What follows from that:
 //   pairs      what is added up lies in pairs: neighbouring features of a row, or one feature of two rows ("paired")
 //   panels     the right matrix is laid out so that 32 columns of it are read from one place to the next
-//   registers  a tile of 12 x 32 sums stays in them from the first pair to the last; each pair read is used many times
+//   registers  a tile of 8 x 32 sums stays in them from the first pair to the last; each pair read is used many times
 //   endings    whatever comes after a product (bias, activation, residual) happens while its sums are in registers
 // Every function works through numbered chunks, and whichever thread is free takes the next.
 #include "attention.hpp"

@@ -119,7 +119,7 @@ class Ops:
 
         Args:
             qkv: queries, keys, values side by side, rows (B * T, (H + 2 Hk) * Dh).
-            length: T, even, at least 12.
+            length: T, even, at least 8.
             heads: sizes.
         Returns: what the heads have read, (B * T, H * Dh), in both layouts, and for each query the logarithm, to base
             2, of the sum of its exponentials, (B, H, T), float32.

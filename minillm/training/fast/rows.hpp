@@ -45,7 +45,7 @@ struct Product {
     Rows slope;
 };
 template <class Cpu> INLINE void ending(Half* rows, int64_t width, const Paired paired, int64_t row, int64_t col,
-                                        const Floats (&sum)[ROWS][2], auto each) {
+                                        const Tile& sum, auto each) {
     for (int i = 0; i < ROWS; i += 2)
         for (int v = 0; v < 2; ++v)
             put<Cpu>(rows, width, paired, row + i, col + v * LANES, each(sum[i][v], i, v),
@@ -61,8 +61,8 @@ template <class Cpu> INLINE void product(const Product j, const Span span) {
         for (int64_t r = span.first; r < span.end; r += ROWS) {
             const int64_t top = std::min(r, span.end - ROWS);  // the last tile may do some rows again
             const auto place = [&](int i, int v) { return (top + i) * width + col + v * LANES; };
-            Floats sum[ROWS][2];
-            tile<Cpu, ROWS, 2>(left + top * pairs, pairs, 1, j.right + col * pairs, pairs, sum);
+            Tile sum;
+            tile<Cpu>(left + top * pairs, pairs, 1, j.right + col * pairs, pairs, sum);
             const auto end = [&](auto each) { ending<Cpu>(out, j.out.rows.width, j.out.paired, top, col, sum, each); };
             if (j.kind)
                 with_kind(j.kind, [&]<int KIND>() {

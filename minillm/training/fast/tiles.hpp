@@ -12,7 +12,8 @@ typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
 typedef Pair Pairs __attribute__((vector_size(64), aligned(4), may_alias));
 typedef Half Halves __attribute__((vector_size(32), aligned(2), may_alias));
-constexpr int64_t LANES = 16, PANEL = 32, ROWS = 12;
+constexpr int64_t LANES = 16, PANEL = 32, ROWS = 8;
+typedef Floats Tile[ROWS][2];  // of the sums of a product: 16 registers
 INLINE Floats load(const Half* x) { return (Floats)(__builtin_convertvector(*(const Halves*)x, Pairs) << 16); }
 INLINE Floats& at(float* x) { return *(Floats*)x; }
 INLINE const Floats& at(const float* x) { return *(const Floats*)x; }
@@ -57,10 +58,10 @@ INLINE void fetch(const Half* x, int64_t n) {  // numbers that will be wanted: l
     for (int64_t i = 0; i < n; i += 2 * LANES) __builtin_prefetch(x + i);
 }
 // The heart. Pair k of row r of the left matrix is left[r * row + k * step]; the right one is a panel.
-template <class Cpu, int R, int V>
-INLINE void tile(const Pair* left, int64_t row, int64_t step, const Pair* right, int64_t n, Floats (&sum)[R][V]) {
+template <class Cpu>
+INLINE void tile(const Pair* left, int64_t row, int64_t step, const Pair* right, int64_t n, Tile& sum) {
     for (auto& sums : sum) for (auto& each : sums) each = Floats{};
     for (int64_t k = 0; k < n; ++k, left += step, right += PANEL)
-        for (int r = 0; r < R; ++r)
-            for (int v = 0; v < V; ++v) Cpu::add(sum[r][v], left[r * row], *(const Pairs*)(right + v * LANES));
+        for (int r = 0; r < ROWS; ++r)
+            for (int v = 0; v < 2; ++v) Cpu::add(sum[r][v], left[r * row], *(const Pairs*)(right + v * LANES));
 }

@@ -20,17 +20,16 @@ template <class Cpu> INLINE void paired(const Layout j, int64_t panel, int64_t) 
 // ---- grad += left^T @ right, the gradient of a weight, and the sums of left, that of a bias
 struct WeightGrad { const Pair *left, *right; int64_t pairs, n_panels; float *grad, *bias; };  // n_panels: of right
 template <class Cpu> INLINE void weight_grad(const WeightGrad j, int64_t panel, int64_t) {  // 32 rows of grad
-    constexpr int R = 8;
     constexpr int64_t SOME = 512;  // pairs of which left and right stay in a cache
     const Pair* left = j.left + panel * j.pairs * PANEL;
     const int64_t width = j.n_panels * PANEL;
     for (int64_t k = 0; k < j.pairs; k += SOME)
         for (int64_t col = 0; col < width; col += PANEL)
-            for (int64_t r = 0; r < PANEL; r += R) {
-                Floats sum[R][2];
-                tile<Cpu, R, 2>(left + k * PANEL + r, 1, PANEL, j.right + col * j.pairs + k * PANEL,
+            for (int64_t r = 0; r < PANEL; r += ROWS) {
+                Tile sum;
+                tile<Cpu>(left + k * PANEL + r, 1, PANEL, j.right + col * j.pairs + k * PANEL,
                                 std::min(SOME, j.pairs - k), sum);
-                for (int i = 0; i < R; ++i)
+                for (int i = 0; i < ROWS; ++i)
                     for (int v = 0; v < 2; ++v)
                         at(j.grad + (panel * PANEL + r + i) * width + col + v * LANES) += sum[i][v];
             }
