@@ -16,6 +16,7 @@ from minillm import tuning
 from minillm.bench import domains
 from minillm.bench.domains import BATCH_SIZE, SEQ_LEN, STORIES
 from minillm.bench.variants import adaptation, harness
+from minillm.model.counting import n_trainable  # noqa: F401  lesson 13 takes it from here
 from minillm.text import batches
 from minillm.training.loop import train
 from minillm.training.state import TrainingState
@@ -106,16 +107,6 @@ def tuning_run(method: str, seed: int, learning_rate: float, steps: int = STEPS)
     """
     model = tuned_fresh(METHODS[method], adaptation.base_model(seed), seed)
     return learn(model, domains.training_text(STORIES, seed=seed), seed, learning_rate, steps)
-
-
-def n_trainable(model: nn.Module) -> int:
-    r"""How many numbers of a model are trained.
-
-    Args:
-        model: any.
-    Returns: the count.
-    """
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def cost_on(model: Callable[[Tensor], Tensor], text: Tensor, n_windows: int = 64) -> float:

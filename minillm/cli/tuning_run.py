@@ -12,6 +12,7 @@ import torch
 from minillm import tuning
 from minillm.cli import corpora, runs
 from minillm.inference.evaluate import batch_nats
+from minillm.model.counting import n_trainable
 from minillm.text import corpora as texts
 from minillm.text import talks
 from minillm.training.accumulation import MicroBatch
@@ -129,10 +130,9 @@ def tune(
                   callbacks=[history, ProgressBar()])
     seconds = time.perf_counter() - start
     tuning.save(tuned, out)
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in tuned.parameters()]
     return {
         "model": origin, "corpus": chosen["corpus"], "method": tuned.card.method, **tuned.card.settings,
-        "trained": sum(size for size, is_trained in sizes if is_trained), "steps": state.step, "tokens": state.tokens,
+        "trained": n_trainable(tuned), "steps": state.step, "tokens": state.tokens,
         "seconds": round(seconds, 3), "nats_before": before, "nats_after": corpus.nats(tuned), "seed": seed,
         "dtype": state.dtype, "device": str(state.device), "threads": torch.get_num_threads(),
         "losses": [round(info["loss"], 6) for info in history.steps], "out": str(out), "bytes": out.stat().st_size,

@@ -1,6 +1,8 @@
-r"""How many weights a model has and how many operations a token costs, from its configuration alone."""
+r"""How many weights a model has and what a token costs, from its configuration alone; and how many are trained."""
 
 from dataclasses import replace
+
+from torch import nn
 
 from minillm.config import AttentionOptions, Glu, Learned, ModelConfig
 
@@ -47,6 +49,17 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
         "lm_head": 0 if c.tie_embeddings else c.vocab_size * c.d_model,
     }
     return {**parts, "total": sum(parts.values())}
+
+
+def n_trainable(model: nn.Module) -> int:
+    r"""How many numbers of a built model are trained: those that need gradients.
+
+    Args:
+        model: any; of weights in few bits the codes do not count, they are no parameters.
+    Returns: the count; what several parts share counts once.
+    Lesson: 13.
+    """
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def flops_per_token(config: ModelConfig, kv_len: int) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minillm.model.counting import n_trainable
 from minillm.training import accumulation, balancing, clipping, precision, unscaling
 from minillm.training.accumulation import MicroBatch
 from minillm.training.callbacks import notify
@@ -167,11 +168,9 @@ def _evaluate(model: nn.Module, evaluate: Callable[[], Mapping[str, float]] | No
 
 
 def _start_info(state: TrainingState, steps: int | None, seconds: int | float | None) -> dict[str, Any]:
-    parameters = list(state.model.parameters())
-    return {"n_params": sum(parameter.numel() for parameter in parameters),
-            "n_trained": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-            "dtype": state.dtype, "device": str(state.device), "step": state.step, "max_steps": steps,
-            "max_seconds": seconds, "seconds": state.seconds}
+    return {"n_params": sum(parameter.numel() for parameter in state.model.parameters()),
+            "n_trained": n_trainable(state.model), "dtype": state.dtype, "device": str(state.device),
+            "step": state.step, "max_steps": steps, "max_seconds": seconds, "seconds": state.seconds}
 
 
 def _step_info(state: TrainingState, limits: Limits, measured: Mapping[str, Tensor | float]) -> dict[str, Any]:

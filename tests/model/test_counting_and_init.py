@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minillm.config import Alibi, AttentionOptions, Glu, Learned, Mlp, ModelConfig, Norm, Rope, preset
 from minillm.layers import paths
-from minillm.model.counting import count_parameters, flops_per_token
+from minillm.model.counting import block_parameters, count_parameters, flops_per_token, n_trainable
 from minillm.model.gpt import GPT
 from minillm.model.init import init_weights
 
@@ -32,6 +32,17 @@ def test_counts_equal_the_built_model(config):
     assert counts["ffn"] == sum(p.numel() for b in model.blocks for p in b.ffn.parameters())
     assert counts["norm"] == sum(p.numel() for name, p in model.named_parameters() if "norm" in name)
     assert ModelConfig.from_dict(config.to_dict()) == config
+
+
+def test_what_is_trained_is_what_is_not_frozen(fresh_seed):
+    model, whole = GPT(preset("tiny")), count_parameters(preset("tiny"))  # its head is its embedding
+    assert n_trainable(model) == whole["total"]
+    model.tok_emb.requires_grad_(False)
+    assert n_trainable(model) == whole["total"] - whole["embedding"]
+    chosen = fresh_seed % len(model.blocks)
+    model.requires_grad_(False).blocks[chosen].requires_grad_(True)
+    assert n_trainable(model) == sum(block_parameters(preset("tiny")).values())
+    assert n_trainable(model.requires_grad_(False)) == 0
 
 
 def test_published_totals():

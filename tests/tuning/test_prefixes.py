@@ -8,6 +8,7 @@ from minillm.inference.caches.block_pool import block_pool
 from minillm.inference.caches.paged import paged_caches
 from minillm.inference.caches.rolling import rolling_caches
 from minillm.layers import masks, recorder
+from minillm.model.counting import n_trainable
 from minillm.training.recompute import recomputed_blocks
 from minillm.tuning import prefixes
 from minillm.tuning.encoders import Vectors
@@ -115,7 +116,7 @@ def test_finished_prefixes_say_the_same_without_the_network(fresh_seed, width):
     finished, ids = tuning.finished(tuned), ids_of(generator, 2, 10)
     torch.testing.assert_close(finished(ids), tuned(ids), **EXACT)
     config = model.config
-    n_stored = sum(each.numel() for each in finished.parameters() if each.requires_grad)
+    n_stored = n_trainable(finished)
     assert n_stored == 2 * config.n_layers * 5 * config.n_kv_heads * config.head_dim
     assert (finished.card.method, finished.card.settings) == ("p_tuning_v2", {"length": 5})
     assert len(finished.small_names) == config.n_layers

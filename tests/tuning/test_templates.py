@@ -6,6 +6,7 @@ import torch
 from minillm import tuning
 from minillm.inference.beam import beam_search
 from minillm.inference.generate import generate
+from minillm.model.counting import n_trainable
 from minillm.tuning.encoders import PromptEncoder
 from minillm.tuning.templates import Template, weave
 from tests.inference.caches.models import model_of
@@ -82,7 +83,7 @@ def test_finished_models_say_the_same_without_the_encoder(fresh_seed, encoder):
     finished = tuning.finished(tuned)
     torch.testing.assert_close(finished(ids), tuned(ids), **EXACT)
     assert finished.small_names == ("prompt.table.weight",)
-    assert sum(each.numel() for each in finished.parameters() if each.requires_grad) == 3 * model.config.d_model
+    assert n_trainable(finished) == 3 * model.config.d_model
     assert finished.card.settings == {"template": [2, 1], "gap": 3, "encoder": None}
     assert (finished is tuned) == (encoder is None)
     assert sum(each.numel() for each in tuned.parameters()) == n_before, "the model that was given stays as it is"

@@ -11,6 +11,7 @@ from minillm.bench import domains, traps, tuned
 from minillm.bench.domains import GENERAL, STORIES
 from minillm.bench.variants import adaptation, harness
 from minillm.bench.variants.harness import Row
+from minillm.model.counting import n_trainable
 
 RANKS, FEW_STORIES, LAYER_RATES = (2, 8, 32, 64), 4, (3e-3, 1e-2, 3e-2)
 SHARED_RATES, MERGE_RATES, LORA_RATE, STEPS = (1e-3, 3e-3, 1e-2, 3e-2), (3e-4, 1e-3, 3e-3, 1e-2), 1e-2, 60
@@ -70,7 +71,7 @@ def which_layers(seed: int, steps: int = STEPS) -> dict[str, Any]:
     Returns: "trainable", for both the same, and the costs of stories at LAYER_RATES: "q, v, rank 18", "all, rank 4".
     """
     choices = {"q, v, rank 18": traps.lora_of(18, ("q_proj", "v_proj")), "all, rank 4": traps.lora_of(4)}
-    sizes = {tuned.n_trainable(make(adaptation.base_model(seed))) for make in choices.values()}
+    sizes = {n_trainable(make(adaptation.base_model(seed))) for make in choices.values()}
     assert len(sizes) == 1
     costs = {name: [learned(make, seed, rate, steps) for rate in LAYER_RATES] for name, make in choices.items()}
     return {"trainable": sizes.pop(), **costs}

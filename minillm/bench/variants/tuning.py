@@ -12,6 +12,7 @@ from minillm.bench import domains, tuned, tuning_costs
 from minillm.bench.domains import GENERAL, STORIES
 from minillm.bench.variants import adaptation, harness
 from minillm.bench.variants.harness import Row
+from minillm.model.counting import n_trainable
 
 AS_IT_IS = "the base"
 
@@ -79,7 +80,7 @@ def measure_method(method: str, seed: int, steps: int = tuned.STEPS, rate: float
     costs = {name: domains.cost_of(model, name) for name in (STORIES, GENERAL)}
     working, ready = tuning_costs.token_cost(model), tuning_costs.token_cost(deployed(model))
     return {
-        "trainable": tuned.n_trainable(model),
+        "trainable": n_trainable(model),
         "training bytes": memory.pop("total"), **memory, "file bytes": file_bytes(model),
         **costs, "forgotten": costs[GENERAL] - domains.cost_of(adaptation.base_model(seed), GENERAL),
         **working, **{f"{name}, deployed": count for name, count in ready.items()}, "learning rate": rate,

@@ -10,6 +10,7 @@ from torch import nn
 
 from minillm.course.plots import COLOURS, INK, new_figure
 from minillm.inference.evaluate import batch_nats
+from minillm.model.counting import n_trainable
 from minillm.text import talks
 from minillm.text.talks import Example
 
@@ -138,11 +139,10 @@ def trained_numbers(model: nn.Module) -> tuple[int, int]:
 
     Args:
         model: any.
-    Returns: both counts; of weights in few bits the codes do not count, they are no parameters.
+    Returns: both counts, as `n_trainable` counts.
     Lesson: 13.
     """
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+    return n_trainable(model), sum(parameter.numel() for parameter in model.parameters())
 
 
 def learning_picture(losses: Sequence[float], held_out: Mapping[int, float]) -> Figure:
