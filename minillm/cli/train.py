@@ -167,6 +167,8 @@ def report_text(report: Mapping[str, Any]) -> str:
     lines = ["{params:,} parameters, {tokens:,} tokens in {seconds:.1f} s ({tokens_per_s:,.0f} a second), seed {seed}"]
     if report["parallel"]:
         lines.append("{world_size} processes together, by {parallel}")
+    if "kernel_share" in report:
+        lines.append("our kernel computed {kernel_share:.1%} of the blocks' forward passes, PyTorch the others")
     if "valid_fraction" in report:
         lines.append("{nats_per_story:.2f} nats a story; the language itself has {floor_nats_per_story:.2f} "
                      "({over_floor:+.2%})")

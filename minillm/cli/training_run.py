@@ -3,6 +3,7 @@ r"""One run of `train`: what it needs, how it goes, and what is reported at its 
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -171,10 +172,21 @@ def train_and_judge(run: Run, limits: Mapping[str, Any], save_every: float) -> d
         "corpus": corpus.name, "params": sum(parameter.numel() for parameter in model.parameters()),
         "steps": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3),
         "tokens_per_s": round(state.tokens / state.seconds, 1), **corpus.judge(model, judge),
-        "seed": run.settings["seed"], "dtype": state.dtype, "kernel": state.recipe.kernel, "device": str(state.device),
+        "seed": run.settings["seed"], "dtype": state.dtype, **kernel_report(state.passes), "device": str(state.device),
         "threads": torch.get_num_threads(), "parallel": ranks.parallel, "world_size": ranks.world_size,
         "losses": [round(info["loss"], 6) for info in history.steps], "out": str(run.folder),
     }
+
+
+def kernel_report(passes: Counter[str]) -> dict[str, Any]:
+    r"""What our kernel did in a run.
+
+    Args:
+        passes: of `TrainingState`.
+    Returns: `kernel`, whether it computed anything; and `kernel_share`, of the blocks' forward passes, if not all.
+    """
+    share = passes["kernel"] / max(passes.total(), 1)
+    return {"kernel": share > 0} | ({"kernel_share": round(share, 4)} if passes["PyTorch"] else {})
 
 
 def require_shares(batch_size: int, ranks: Ranks) -> None:

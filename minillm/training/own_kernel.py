@@ -34,7 +34,7 @@ def computed_by_kernel(state: TrainingState) -> Iterator[None]:
     r"""Inside, the blocks of a run's model are computed by the kernel, if its recipe says so.
 
     Args:
-        state: the run, its weights attached.
+        state: the run, its weights attached; its `passes` begin anew.
     Returns: a context manager.
     Raises:
         ValueError: if the recipe asks for the kernel and it cannot be used; the message says why.
@@ -47,5 +47,5 @@ def computed_by_kernel(state: TrainingState) -> Iterator[None]:
         raise ValueError(f"kernel=True: {obstacle}; train with kernel=False")
     from minillm.training.fast import blocks
 
-    with blocks.kernel_blocks(state.model, state.weights.gradient_of):
+    with blocks.kernel_blocks(state.model, state.weights.gradient_of) as state.passes:
         yield

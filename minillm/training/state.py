@@ -1,5 +1,7 @@
 r"""All that a training run is, at one moment: what must be saved so that it can go on as if nothing had happened."""
 
+from collections import Counter
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,8 @@ class TrainingState:
 
     Attributes: `step`, `tokens` (counted targets so far), `seconds` (training time so far), `dtype` (what is computed
     in: the recipe's, with `auto` resolved), `loss_scale` and `good_steps` (for fp16), `optimizer_steps` (steps that
-    were not skipped for an overflow).
+    were not skipped for an overflow), `passes` (blocks' forward passes with gradients that our `kernel` has computed,
+    and that it left to `PyTorch`, since it was last taken up; empty without it).
 
     Args:
         model: its trained parameters float32, on the device to train on; the same in all processes. Parameters that
@@ -47,7 +50,7 @@ class TrainingState:
         self._fill_memory()
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.loss_scale = START_SCALE if self.dtype == "fp16" else 1.0
-        self.good_steps = 0
+        self.good_steps, self.passes = 0, Counter()
 
     def counters(self) -> dict[str, int | float | str]:
         r"""The numbers of the run, as plain JSON data."""

@@ -49,6 +49,18 @@ def test_it_is_used_where_it_can_be(monkeypatch):
     assert report("--steps", "2", "--recompute")["kernel"] is False and blocks.n_calls == n_calls
 
 
+def test_what_it_left_to_pytorch_is_said(monkeypatch):
+    blocks = stand_in(monkeypatch)
+    assert "kernel_share" not in report("--steps", "2") and blocks.n_calls > 0
+    n_calls = blocks.n_calls
+    got = report("--steps", "2", "--seq-len", "7")
+    assert (got["kernel"], got["kernel_share"]) == (False, 0.0) and blocks.n_calls == n_calls
+    assert "kernel_share" not in report("--steps", "2", "--seq-len", "7", "--no-kernel")
+    text = CliRunner().invoke(app.build_app(), [
+        "train", "--corpus", "verse.txt", "--dtype", "bf16", *SMALL, "--steps", "1", "--seq-len", "7"]).stdout
+    assert "our kernel computed 0.0% of the blocks' forward passes, PyTorch the others" in text
+
+
 def test_where_it_cannot_be_pytorch_does_it_all_unless_it_was_asked_for(monkeypatch):
     blocks = stand_in(monkeypatch, lambda: "there is no compiler")
     assert report("--steps", "1")["kernel"] is False and blocks.n_calls == 0

@@ -1,6 +1,8 @@
 r"""In the place of our kernel: the blocks by torch, but their gradients go where the kernel puts them."""
 
 import sys
+from collections import Counter
+from contextlib import contextmanager
 from functools import partial
 from types import ModuleType, SimpleNamespace
 
@@ -13,6 +15,8 @@ from minillm.training.block_forwards import replaced_forwards
 def stand_in(monkeypatch, reason=None) -> SimpleNamespace:
     r"""Put it there, where no compiler is needed; `reason()` is what it says of a machine without it.
 
+    Like the kernel, it leaves rows of fewer than 8 tokens to torch, and counts.
+
     Returns: the module that stands for `training.fast.blocks`; its `n_calls` counts the blocks that it has computed.
     """
     blocks = SimpleNamespace(n_calls=0, why_not=lambda model, dtype, device: reason() if reason else None)
@@ -23,15 +27,20 @@ def stand_in(monkeypatch, reason=None) -> SimpleNamespace:
     return blocks
 
 
-def _standing_in(counter, model, gradient_of):
-    return replaced_forwards(
-        model.blocks, lambda block: partial(_forward, counter, block, block.forward, gradient_of))
+@contextmanager
+def _standing_in(blocks, model, gradient_of):
+    passes = Counter()
+    with replaced_forwards(
+            model.blocks, lambda block: partial(_forward, blocks, passes, block, block.forward, gradient_of)):
+        yield passes
 
 
-def _forward(counter, block, forward, gradient_of, x, positions, angles=None, cache=None):
-    if not torch.is_grad_enabled() or cache is not None:
+def _forward(blocks, passes, block, forward, gradient_of, x, positions, angles=None, cache=None):
+    ours = torch.is_grad_enabled() and cache is None and x.shape[1] >= 8
+    passes["kernel" if ours else "PyTorch"] += torch.is_grad_enabled()
+    if not ours:
         return forward(x, positions, angles, cache)
-    counter.n_calls += 1
+    blocks.n_calls += 1
     return _AddedStraight.apply(x, partial(forward, positions=positions, angles=angles), gradient_of, block)
 
 

@@ -66,6 +66,18 @@ def test_gradients_that_are_added_straight_make_the_same_run(monkeypatch, fresh_
     assert not any("forward" in vars(block) for block in model.blocks)
 
 
+def test_what_it_computes_and_what_it_leaves_is_counted(monkeypatch, fresh_seed):
+    stand_in(monkeypatch)
+    model = small_model(fresh_seed, n_layers=2)
+    pairs = [next(batches(fresh_seed)) for _ in range(3)]
+    pairs[1] = tuple(rows[:, :5] for rows in pairs[1])  # too short for it
+    state = train(model, pairs, Recipe(dtype="bf16", kernel=True), steps=1)
+    assert dict(state.passes) == {"kernel": 2}
+    train(model, pairs[1:], steps=3, state=state)
+    assert dict(state.passes) == {"kernel": 2, "PyTorch": 2}, "since it was last taken up"
+    assert not train(small_model(fresh_seed), pairs, Recipe(dtype="bf16"), steps=1).passes
+
+
 def test_nobody_imports_the_kernel_who_does_not_ask_for_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "minillm.training.fast", None)
     train(small_model(0), batches(0), Recipe(dtype="bf16"), steps=1)

@@ -1,6 +1,7 @@
 r"""Which blocks the kernel can compute, and how a model's are handed over to it for as long as it is trained."""
 
 import ctypes
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -42,7 +43,9 @@ def why_not(model: nn.Module, dtype: str, device: torch.device) -> str | None:
 
 
 @contextmanager
-def kernel_blocks(model: nn.Module, gradient_of: Gradients, active: bool = True, fast: bool = True) -> Iterator[None]:
+def kernel_blocks(
+    model: nn.Module, gradient_of: Gradients, active: bool = True, fast: bool = True
+) -> Iterator[Counter[str]]:
     r"""Inside, the kernel computes the blocks of a model wherever they are trained, and adds up their gradients.
 
     Calls with a cache, without gradients, with padding, with a recorder or of fewer than 8 tokens run as always.
@@ -52,7 +55,8 @@ def kernel_blocks(model: nn.Module, gradient_of: Gradients, active: bool = True,
         gradient_of: parameter -> where its gradient is added up, float32, of its shape; its `.grad` stays empty.
         active: False changes nothing, so that a setting can be passed on.
         fast: False takes the code that every processor can run, for comparison.
-    Returns: a context manager.
+    Returns: a context manager, which gives counts of the blocks' forward passes with gradients: those that the `kernel`
+        has computed, and those that it left to `PyTorch`.
     Raises:
         KernelUnavailable: if the kernel cannot be built or loaded.
         ValueError: if a block is of another form.
@@ -63,17 +67,21 @@ def kernel_blocks(model: nn.Module, gradient_of: Gradients, active: bool = True,
         if reason := _why_not_block(block):
             raise ValueError(f"model: {reason}; train it without the kernel (kernel=False, --no-kernel)")
     library = build.load_training_kernel() if active else None
-    with replaced_forwards(
-            blocks, lambda block: partial(_block_forward, block.forward, library, fast, _parts(block), gradient_of)):
-        yield
+    passes: Counter[str] = Counter()
+    with replaced_forwards(blocks, lambda block: partial(
+            _block_forward, block.forward, passes, library, fast, _parts(block), gradient_of)):
+        yield passes
 
 
 def _block_forward(
-    forward: Callable[..., Tensor], library: ctypes.CDLL, fast: bool, parts: BlockParts, gradient_of: Gradients,
-    x: Tensor, positions: Tensor, angles: Tensor | None = None, cache: Any = None,
+    forward: Callable[..., Tensor], passes: Counter[str], library: ctypes.CDLL, fast: bool, parts: BlockParts,
+    gradient_of: Gradients, x: Tensor, positions: Tensor, angles: Tensor | None = None, cache: Any = None,
 ) -> Tensor:
     trained = cache is None and torch.is_grad_enabled() and x.requires_grad and not recorder.recording()
-    if not (trained and _fits(x, positions, angles)):
+    ours = trained and _fits(x, positions, angles)
+    if torch.is_grad_enabled():
+        passes["kernel" if ours else "PyTorch"] += 1
+    if not ours:
         return forward(x, positions, angles, cache)
     if x.shape[1] % 2:  # the kernel takes rows in pairs: one more token, which nobody sees
         more = (0, 0, 0, 1)

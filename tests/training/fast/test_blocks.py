@@ -140,10 +140,11 @@ def test_other_calls_run_as_always(name):
     ops_of(fast=False)
     model = random_model(0).bfloat16()
     want = other_calls(model)[name]()
-    with blocks.kernel_blocks(model, lambda p: torch.zeros(p.shape), fast=False):
+    with blocks.kernel_blocks(model, lambda p: torch.zeros(p.shape), fast=False) as passes:
         got = other_calls(model)[name]()
         trained = model(batch(0, 20)[0])
     assert torch.equal(got, want)
+    assert (passes["kernel"], passes["PyTorch"]) == (2, 0 if name == "without gradients" else 2)
     assert not torch.equal(trained, model(batch(0, 20)[0])), "the kernel was never asked"
 
 
