@@ -1,4 +1,4 @@
-// Causal attention, forward and backward, of which only the scores of 8 queries are ever written down at a time.
+// Causal attention: forward, the scores of 8 queries at a time are written down; backward, those of one head.
 #pragma once
 #include "rows.hpp"
 constexpr int64_t AHEAD = 16;  // rows of one head lie far apart: they are fetched so long before they are read
@@ -144,7 +144,7 @@ template <class Cpu> INLINE void attend_back(const Attention j, int64_t chunk, i
                 for (int i = 0; i < ROWS; ++i)
                     for (int v = 0; v < 2; ++v) w[i][v] = power_of_2(w[i][v] * scale - peaks[top + i]);
                 tile<Cpu>((const Pair*)(grad + top * out_width), out_width / 2, 1,
-                                   values + panel * halves * PANEL, halves, s);
+                          values + panel * halves * PANEL, halves, s);
                 for (int i = 0; i < ROWS; i += 2)
                     for (int v = 0; v < 2; ++v) {
                         const Floats even = w[i][v] * ((s[i][v] - along[i]) * plain_scale);

@@ -7,7 +7,7 @@ from minillm.native import build as native_build
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
 SAY_WHAT = "the kernel for training"
-FUNCTIONS = ("chain", "transposed", "paired", "weight_grad", "attend", "attend_back")
+FUNCTIONS = ("chain", "transposed", "paired", "weight_grad", "attend", "attend_back")  # as kernel.cpp exports them
 PORTABLE, BF16, TILES = range(3)  # what the processor has, as kernel.cpp counts it
 
 

@@ -1,7 +1,7 @@
 r"""What is done to each row of a matrix by itself: a list of steps, all done for some rows, then for the next.
 
 What one step leaves to the next is then still in a processor's own cache, and need not lie in memory at all: such
-matrices are "scratch", with room for the rows that a thread has in hand. See `ops` for the layouts.
+matrices are "scratch", with room for the rows that a thread has in hand, a "span". See `ops` for the layouts.
 """
 
 import ctypes
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from minillm.training.fast.ops import Field, HeadSizes, Layouts, Ops, as_struct, out_fields, rows_fields
 
-ROWS, MOST_ROWS = 8, 128  # of a tile; that a thread should have in hand: their matrices stay in its cache
+ROWS = 8  # of a tile, as tiles.hpp has it
+MOST_ROWS = 128  # of a span: what a thread makes for so many still fits into its own cache
 KINDS = {"gelu": 1, "gelu_tanh": 2, "relu": 3, "relu_squared": 4, "silu": 5}  # as rows.hpp counts them
 STEPS = ("product", "pairing", "norm", "norm_back", "gate", "turn")  # likewise
 
@@ -34,17 +35,21 @@ class Chain:
 
     @property
     def rows_each(self) -> int:
-        r"""Rows that a thread has in hand: an even number of such spans, whatever the threads, with the same sums."""
+        r"""Rows of a span: whole tiles; the same whatever the threads, so that sums are too.
+
+        An even number of spans is aimed at, so that two threads have the same to do; what is left over may add one.
+        """
         n_spans = 2 * math.ceil(self.n_rows / (2 * MOST_ROWS))
         return max(ROWS, self.n_rows // n_spans // ROWS * ROWS)
 
     @property
     def n_spans(self) -> int:
-        r"""How many times the steps are done, each time for other rows."""
-        return max(1, self.n_rows // self.rows_each)  # the last one has what is left
+        r"""How many times the steps are done, each time for other rows; the last time also for those left over."""
+        return max(1, self.n_rows // self.rows_each)
 
     def scratch(self, width: int) -> Tensor:
         r"""Room for the rows in hand, which nobody but a later step can read: (threads, rows, width)."""
+        # Twice, for the last span: what is left over is less than a span more.
         return torch.empty(self.ops.n_threads, 2 * self.rows_each, width, dtype=torch.bfloat16)
 
     def product(
@@ -58,7 +63,7 @@ class Chain:
         kind: int = 0,
         slope: Tensor | None = None,
     ) -> None:
-        r"""out = act(left @ right + bias) * factor + residual, of which a call uses one or two.
+        r"""out = act(left @ right + bias) * factor + residual, of which a call uses two at most.
 
         Args:
             left: rows, (M, K).

@@ -144,8 +144,7 @@ class Ops:
         Returns: the gradient of qkv in both layouts.
         """
         out, batch = layouts(*qkv.shape), qkv.shape[0] // length
-        self.run("attend_back", batch * heads.n_kv_heads, qkv, length, *heads, *out_fields(out), peaks, seen,
-                 grad)
+        self.run("attend_back", batch * heads.n_kv_heads, qkv, length, *heads, *out_fields(out), peaks, seen, grad)
         return out
 
 

@@ -28,7 +28,7 @@ template <class Cpu> INLINE void weight_grad(const WeightGrad j, int64_t panel, 
             for (int64_t r = 0; r < PANEL; r += ROWS) {
                 Tile sum;
                 tile<Cpu>(left + k * PANEL + r, 1, PANEL, j.right + col * j.pairs + k * PANEL,
-                                std::min(SOME, j.pairs - k), sum);
+                          std::min(SOME, j.pairs - k), sum);
                 for (int i = 0; i < ROWS; ++i)
                     for (int v = 0; v < 2; ++v)
                         at(j.grad + (panel * PANEL + r + i) * width + col + v * LANES) += sum[i][v];
