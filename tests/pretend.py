@@ -2,7 +2,8 @@ r"""A device that does not exist: nothing is computed on it, but every tensor kn
 
 torch can be taught a device in Python, and under FakeTensorMode tensors have shapes and devices and no numbers. So a
 mask, a target or an index that was left on the CPU is found without a GPU. This changes torch for the whole process, so
-it is done in a process of its own: a module that calls `teach` or `tell_devices`, and prints a line a case.
+it is done in a process of its own: a module that calls `teach` or `tell_devices`, and prints a line a case. Code that
+asks tensors for their numbers is checked by `tests/pretend_numbers.py`.
 """
 
 import subprocess

@@ -34,6 +34,14 @@ def model_of(kind: str) -> GPT:
     return GPT(CONFIGS[kind], torch.Generator().manual_seed(len(kind))).double().eval()
 
 
+def model_on(device: str, kind: str) -> GPT:
+    r"""The same model, made anew on a device."""
+    with torch.device(device):
+        model = GPT(CONFIGS[kind]).double().eval()
+    model.load_state_dict(model_of(kind).state_dict())
+    return model
+
+
 def drawn_ids(seed: int, batch_size: int, seq_len: int) -> torch.Tensor:
     r"""Random token ids."""
     return torch.randint(0, 11, (batch_size, seq_len), generator=torch.Generator().manual_seed(seed))
