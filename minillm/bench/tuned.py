@@ -16,7 +16,6 @@ from minillm import tuning
 from minillm.bench import domains
 from minillm.bench.domains import BATCH_SIZE, SEQ_LEN, STORIES
 from minillm.bench.variants import adaptation, harness
-from minillm.model.counting import n_trainable  # noqa: F401  lesson 13 takes it from here
 from minillm.text import batches
 from minillm.training.loop import train
 from minillm.training.state import TrainingState

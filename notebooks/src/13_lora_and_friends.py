@@ -390,6 +390,7 @@ guess_state_factor, guess_activations_factor = None, None
 
 # %% name="what_is_saved" tags=["compare"]
 from minillm.course.ledger import kept_for_backward
+from minillm.model.counting import n_trainable
 
 d, rank = 512, 8
 assert (rank * 2 * d, d * d) == (8_192, 262_144) and sum(map(torch.numel, lora_init(d, d, rank))) == 8_192
@@ -399,7 +400,7 @@ models = {"all weights": copy.deepcopy(base), "LoRA": lora(base, rank=4), "LoRA,
     "blocks.1.ffn.up_proj", "blocks.1.ffn.down_proj"])}
 state, activations = {}, {}
 for name, model in models.items():
-    state[name] = 12 * sum(each.numel() for each in model.parameters() if each.requires_grad)
+    state[name] = 12 * n_trainable(model)
     with kept_for_backward(model.parameters()) as kept_bytes:
         F.cross_entropy(model(x).transpose(1, 2), y).backward()
     activations[name] = kept_bytes["bytes"]
@@ -502,7 +503,7 @@ for name, model in models.items():
     if "adapters" in name:
         assert torch.equal(logits, exact) and ledger.flops > work["base"]
 assert work["LoRA, merged"] == work["base"] < work["LoRA beside it"]
-own = sum(each.numel() for each in models["Houlsby adapters"].parameters() if each.requires_grad)
+own = n_trainable(models["Houlsby adapters"])
 assert own == 2 * base.config.n_layers * (2 * 64 * 16 + 64 + 16)
 print("you said", guess_dearer)
 
@@ -586,8 +587,7 @@ from minillm.tuning import finished, p_tuning
 
 pseudo = on_stories(p_tuning(base, template=(3, 3), encoder="lstm", generator=torch.Generator().manual_seed(0)), 3e-2)
 plain = finished(pseudo)
-numbers = {name: sum(each.numel() for each in model.parameters() if each.requires_grad)
-           for name, model in (("with its encoder", pseudo), ("finished", plain))}
+numbers = {name: n_trainable(model) for name, model in (("with its encoder", pseudo), ("finished", plain))}
 with torch.no_grad():
     apart = (pseudo(ids) - plain(ids)).abs().max().item()
 for name, count in numbers.items():
@@ -680,7 +680,7 @@ deep, shallow = [], []
 for seed, model in zip(SEEDS, bases, strict=True):
     chance = torch.Generator().manual_seed(seed)
     pair = prompt_tuning(model, 8, generator=chance), p_tuning_v2(model, 8, generator=chance)
-    counts = [sum(each.numel() for each in one.parameters() if each.requires_grad) for one in pair]
+    counts = [n_trainable(one) for one in pair]
     for one, results_of in zip(pair, (shallow, deep), strict=True):
         results_of.append(domains.cost_of(on_stories(one, 0.3, seed, 40), STORIES))
     assert deep[-1] < shallow[-1] < old[seed] and counts[1] == 2 * model.config.n_layers * counts[0]
@@ -783,7 +783,7 @@ for name in ("full fine-tuning", "LoRA, rank 4"):
     costs_again = {"stories": domains.cost_of(again, STORIES), "documentation": domains.cost_of(again, GENERAL)}
     for key, cost in costs_again.items():
         print(f"{name:17s}{key:14s} stored {row[key][0]:.2f}, now {cost:.2f}")
-    assert abs(costs_again["stories"] - row["stories"][0]) < 0.15 and tuned.n_trainable(again) == row["trainable"][0]
+    assert abs(costs_again["stories"] - row["stories"][0]) < 0.15 and n_trainable(again) == row["trainable"][0]
     assert costs_again["documentation"] > costs["before"][0][GENERAL] + 1
 
 # %% [markdown]
