@@ -52,6 +52,14 @@ def module(device):
         return linear(torch.ones(1, 2, dtype=torch.float64, device=device))
 
 
+def gradients(device):
+    r"""Back through a view and a product."""
+    with torch.enable_grad():
+        x = torch.arange(3.0, device=device).requires_grad_()
+        (x[1:] * torch.tensor([5.0, 7.0], device=device)).sum().backward()
+    return x.grad
+
+
 ONE = torch.tensor(1.0)
 WORKS = {
     "in place": (in_place, [[1.0, 8.0, 5.0], [4.0, 5.0, 1.0]]),
@@ -59,6 +67,7 @@ WORKS = {
     "asked for numbers": (asked_for_numbers, [4, 1, 2, 3, 4]),
     "moved": (moved, [5.0, 1.0, 1.0, 1.0, 0.0, 0.0]),
     "module": (module, [[5.0]]),
+    "gradients": (gradients, [0.0, 5.0, 7.0]),
     "made there": (lambda device: with_device(device, lambda: torch.arange(3) + torch.tensor([1, 2, 3])), [1, 3, 5]),
     "single numbers": (lambda device: torch.where(
         torch.zeros(2, device=device) < ONE, ONE, 0.0).masked_fill_(torch.ones(2, device=device) > 1, ONE), [1.0, 1.0]),

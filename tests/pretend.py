@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 UNTEACHABLE = 77  # exit code
 
@@ -25,6 +26,8 @@ def teach():
         _setup_privateuseone_for_python_backend("pretend")
     except (ImportError, AttributeError):
         sys.exit(UNTEACHABLE)
+    # A thread for the backward passes of a device taught in Python may still run when Python ends, and abort it.
+    torch.autograd.set_multithreading_enabled(False)
 
 
 def tell_devices(cases: Mapping[str, Callable[..., Any]], given: Callable[[], tuple] = tuple, mode: Any = None) -> None:

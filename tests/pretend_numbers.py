@@ -62,7 +62,11 @@ class Pretended(Tensor):
 
 
 class PretendNumbers(TorchDispatchMode):
-    r"""While it lasts, `device="pretend"` makes tensors with numbers."""
+    r"""While it lasts, `device="pretend"` makes tensors with numbers.
+
+    Make a model there, by `with torch.device(...)`: torch's `Module.to`, which can only make new parameters of it,
+    would part those that two modules share.
+    """
 
     @classmethod
     def _should_skip_dynamo(cls):
