@@ -1,5 +1,7 @@
 r"""Classifiers: labels are those of the stories, both kinds are equally large, and each is trained on what it says."""
 
+from itertools import islice
+
 import pytest
 import torch
 
@@ -28,7 +30,8 @@ def test_encoder_and_decoder_are_equally_large(fresh_seed: int):
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_unlabelled_stories_ask_for_what_the_kind_is_for(kind: str, fresh_seed: int):
-    inputs, targets = next(classifiers.unlabelled_batches(kind, torch.Generator().manual_seed(fresh_seed)))
+    stream = classifiers.unlabelled_batches(kind, torch.Generator().manual_seed(fresh_seed))
+    inputs, targets = (torch.cat(parts) for parts in zip(*islice(stream, 50), strict=True))
     counted = targets != -100
     if kind == "decoder":
         known = counted[:, :-1]

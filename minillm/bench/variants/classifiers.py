@@ -141,6 +141,8 @@ def unlabelled_batches(kind: str, generator: torch.Generator) -> Iterator[tuple[
         else:
             corrupted, targets = mask_tokens(rows, n_words, n_words, generator)
             padding = rows == pad_id
+            # A random word must not be the padding, which the encoder would not look at: hide the word.
+            corrupted = corrupted.masked_fill(corrupted == pad_id, n_words)
             yield corrupted.masked_fill(padding, pad_id), targets.masked_fill(padding, batches.IGNORED)
 
 
