@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # the C library's numbers for what is set here
-NEVER = 2**31 - 1
+NEVER = -1  # as a number it would be 2 GiB at most
 
 
 def keep_freed_memory() -> bool:
